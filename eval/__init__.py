@@ -1,0 +1,1 @@
+"""What was gained: tasks, scores per item, metrics over items, statistics of comparisons."""

@@ -1,0 +1,1 @@
+"""When and where: command line, recipes, settings, Prefect, Ray, reports."""

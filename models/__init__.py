@@ -1,0 +1,1 @@
+"""Language models and encoders, local and endpoints, and the dialogues that talk to them."""

@@ -1,0 +1,102 @@
+"""What every language model answers to: complete prompts, and measure rows in one forward pass."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from warehouse.records import Messages
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A conversation that ends before the reply, and how the reply is drawn.
+
+    `temperature` 0 is greedy. `seed` fixes the draw of this prompt alone, whatever it is batched with. A reply ends at
+    the model's end token, at the first of `stop` (not part of the text), or after `max_tokens`.
+    """
+
+    messages: Messages
+    max_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One reply. `finish_reason` is "stop" or "length"; `logprobs` holds one natural logarithm per completion token."""
+
+    text: str
+    finish_reason: str
+    usage: Usage
+    logprobs: tuple[float, ...] = ()
+
+
+class Want(Enum):
+    """What `measure` can take from one forward pass."""
+
+    REPRESENTATION = "representation"
+    RESPONSE_LOGPROBS = "response_logprobs"
+    CHOICE_LOGITS = "choice_logits"
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What was measured, aligned with the rows given; what was not wanted is None.
+
+    representation     (n, d) float32, unit length: position-weighted mean of the last hidden states (RDS+)
+    response_logprobs  n arrays, natural log-probability of each assistant token that the loss would see
+    choice_logits      (n, c) float32, logits of the next token after the row for each of the c choice ids
+    tokens             (n,) int64, tokens of each row after truncation
+    truncated          (n,) bool, whether the row was cut to the model's maximum length
+    """
+
+    tokens: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+    representation: Vectors | None = None
+    response_logprobs: Sequence[NDArray[np.float32]] | None = None
+    choice_logits: Vectors | None = None
+
+
+class LanguageModel(Protocol):
+    """A local model, an endpoint, or canned replies in a test."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies weights, tokenizer and template by content; part of every cache key."""
+
+    def complete(self, prompts: Sequence[Prompt]) -> Sequence[Completion]: ...
+
+    def measure(self, rows: Sequence[Messages], wants: frozenset[Want], choices: Sequence[int] = ()) -> Measures:
+        """One forward pass for all that is wanted. `choices` are the token ids of CHOICE_LOGITS."""
+
+
+class Encoder(Protocol):
+    """Embeds texts: returns (n, d) float32 of unit length."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def embed(self, texts: Sequence[str]) -> Vectors: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreReply:
+    """The log-probabilities of one row's assistant tokens, and whether the row was truncated."""
+
+    logprobs: NDArray[np.float32]
+    truncated: bool = False
+    tokens: int = field(default=0)

@@ -1,0 +1,1 @@
+"""New rows: dialogues that yield requests to models and emit accepted or rejected rows."""

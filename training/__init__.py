@@ -1,0 +1,1 @@
+"""New weights: trainers that turn a dataset into a checkpoint."""

@@ -1,0 +1,15 @@
+"""What every trainer answers to."""
+
+from pathlib import Path
+from typing import Protocol
+
+from warehouse.records import Checkpoint, Dataset
+
+
+class Trainer(Protocol):
+    """A frozen dataclass of hyper-parameters. Writes weights, tokenizer and `loss.parquet` under `out`.
+
+    The same base, data and seed give the same weights, bit for bit on a CPU.
+    """
+
+    def __call__(self, base: str, data: Dataset, out: Path, seed: int) -> Checkpoint: ...

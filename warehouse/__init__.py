@@ -1,0 +1,1 @@
+"""What is kept: the nouns, artifacts, signals, the catalogue, file formats."""
