@@ -130,7 +130,7 @@ DatasetKind = Literal["chat", "preference"]
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What a trainer is given: a Parquet file with a `messages` column, its content key, and one weight per row or None."""
+    """What a trainer is given: a Parquet file with a `messages` column, its content key, one weight per row or None."""
 
     path: Path
     key: str
@@ -153,7 +153,7 @@ class Mixture:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Weights on disk, and the names of all they came from. `base` is the model's path or hub name as the user gave it."""
+    """Weights on disk, and the names of all they came from. `base` is the path or hub name the user gave."""
 
     path: Path
     base: str
