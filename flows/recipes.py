@@ -1,0 +1,238 @@
+"""Recipes: the YAML files that describe a run, checked before any work starts.
+
+Errors name the file, the line and the key. `key=value` overrides use dotted keys (`train.params.epochs=2`,
+`methods.0.policy=consume`) and YAML values.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from warehouse.errors import InputError
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Part):
+    """Where rows come from: a file, a folder or a hub name (`path`), or a synthesizer (`synthesize`)."""
+
+    path: str | None = Field(None, description="file, folder or hub name; a relative path starts at `data`")
+    synthesize: str | None = Field(None, description="name of a synthesizer")
+    params: dict[str, Any] = Field(default_factory=dict, description="parameters of the synthesizer")
+    skip: int = Field(0, ge=0, description="rows left out at the start of `path`")
+    limit: int | None = Field(None, gt=0, description="rows taken at most")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> "Source":
+        if (self.path is None) == (self.synthesize is None):
+            raise ValueError("give either `path` or `synthesize`")
+        if self.params and self.synthesize is None:
+            raise ValueError("`params` belongs to `synthesize`")
+        if self.synthesize is not None and (self.skip or self.limit):
+            raise ValueError("`skip` and `limit` belong to `path`; a synthesizer has its own number of rows")
+        return self
+
+
+class Representation(_Part):
+    """What turns a row into a vector: hidden states of a language model (RDS+ pooling), or an encoder."""
+
+    model: str | None = Field(None, description="path or hub name of a language model; winnow-tiny is shipped")
+    encoder: str | None = Field(None, description="path or hub name of a sentence-transformers encoder")
+    max_length: int = Field(2048, gt=0, description="tokens of a row that the model sees")
+    trust_remote_code: bool = Field(False, description="run code that comes with the model")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> "Representation":
+        if self.model is not None and self.encoder is not None:
+            raise ValueError("give either `model` or `encoder`, not both")
+        return self
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Named(BaseModel):
+    """An entry of a table and its parameters: `name` alone, or `name` with parameters beside it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+Entry = Annotated[Named, BeforeValidator(_named)]
+
+
+class Train(_Part):
+    """How a model is tuned on each selection."""
+
+    base: str = Field("winnow-tiny", description="path or hub name of the base model")
+    trainer: str = Field("sft", description="name of the trainer")
+    params: dict[str, Any] = Field(default_factory=dict, description="parameters of the trainer")
+    trust_remote_code: bool = Field(False, description="run code that comes with the model")
+
+
+class Recipe(_Part):
+    """A run: pool, target, methods, budgets and seeds; with `train` and `tasks` it becomes a race."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="lower-case letters, digits and hyphens")
+    data: str = Field(".", description="folder that relative paths of sources start at; relative to the recipe file")
+    pool: list[Source] = Field(min_length=1, description="the candidates")
+    target: list[Source] = Field(default_factory=list, description="examples of what should get better")
+    test: list[Source] = Field(default_factory=list, description="rows that evaluate; never shown to a method")
+    representation: Representation = Field(
+        default_factory=lambda: Representation(model="winnow-tiny"), description="what turns a row into a vector"
+    )
+    methods: list[Entry] = Field(min_length=1, description="selection methods, by name or with parameters")
+    budgets: list[Annotated[int, Field(gt=0)]] = Field(min_length=1, description="rows to choose")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0], min_length=1, description="one arm each")
+    train: Train | None = Field(None, description="how a model is tuned on each selection")
+    tasks: list[Entry] = Field(default_factory=list, description="evaluation tasks over `test`")
+    seed: int = Field(0, ge=0, description="seed of everything that is not an arm's own")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Recipe":
+        if self.train is not None and not (self.tasks and self.test):
+            raise ValueError("`train` needs `test` and `tasks`: a model that is not evaluated proves nothing")
+        if self.tasks and self.train is None:
+            raise ValueError("`tasks` needs `train`")
+        for name in ("budgets", "seeds"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"`{name}` names a value twice: {values}")
+        return self
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in `path` with `overrides` applied, and `data` made absolute. Raises `InputError` naming file, line, key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else ""
+        raise InputError(f"{path}: no such recipe{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: expected a mapping with the keys {', '.join(Recipe.model_fields)}")
+    tree.setdefault("data", ".")
+    tree["data"] = str((path.parent / str(tree["data"])).resolve())
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise InputError(_explain(error, path, node, overrides)) from error
+
+
+def parse(tree: Mapping[str, Any]) -> Recipe:
+    """A recipe from a mapping that was checked before (a deployment's parameters)."""
+    return Recipe.model_validate(tree)
+
+
+def dump(recipe: Recipe) -> str:
+    """The whole recipe as YAML, defaults included."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    key, mark, text = override.partition("=")
+    if not mark or not key:
+        raise InputError(f"override {override!r}: expected key=value, for instance budgets=[500] or train.params.epochs=2")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"override {override!r}: the value is not valid YAML") from error
+    if key == "data":
+        value = str(Path(str(value)).expanduser().resolve())  # what a user types is relative to where they are
+    place: Any = tree
+    *path, last = key.split(".")
+    for step in path:
+        place = _step(place, step, override)
+    if isinstance(place, list):
+        place[_index(place, last, override)] = value
+    elif isinstance(place, dict):
+        place[last] = value
+    else:
+        raise InputError(f"override {override!r}: {'.'.join(path)} is a plain value, it has no part {last!r}")
+
+
+def _step(place: Any, step: str, override: str) -> Any:
+    if isinstance(place, list):
+        index = _index(place, step, override)
+        if isinstance(place[index], str):
+            place[index] = {"name": place[index]}
+        return place[index]
+    if isinstance(place, dict):
+        if place.get(step) is None:
+            place[step] = {}
+        return place[step]
+    raise InputError(f"override {override!r}: nothing can be set below {step!r}")
+
+
+def _index(place: Sequence[Any], step: str, override: str) -> int:
+    if not step.isdigit() or int(step) >= len(place):
+        raise InputError(f"override {override!r}: {step!r} is not a position in a list of {len(place)} (0 is the first)")
+    return int(step)
+
+
+def _explain(error: ValidationError, path: Path, node: yaml.Node | None, overrides: Sequence[str]) -> str:
+    lines = []
+    for problem in error.errors():
+        loc = [part for part in problem["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
+        key = ".".join(str(part) for part in loc) or "recipe"
+        where = f"line {_line(node, loc)}"
+        if any(o.split("=")[0] == key for o in overrides):
+            where = "override"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = f"unknown key{_known_keys(loc)}"
+        found = "" if problem["type"] in ("extra_forbidden", "missing", "value_error") else f" (found {problem['input']!r})"
+        lines.append(f"{path}, {where}, {key}: {message}{found}")
+    return "\n".join(lines)
+
+
+def _line(node: yaml.Node | None, loc: Sequence[Any]) -> int:
+    """The line of the deepest part of `loc` that the file has."""
+    line = 1
+    for part in loc:
+        children = node.value if isinstance(node, (yaml.MappingNode, yaml.SequenceNode)) else []
+        if isinstance(node, yaml.MappingNode):
+            pair = next(((k, v) for k, v in children if k.value == str(part)), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(children):
+            node = children[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+_PARTS: dict[str, type[BaseModel]] = {
+    "pool": Source, "target": Source, "test": Source, "representation": Representation, "train": Train,
+}  # fmt: skip
+
+
+def _known_keys(loc: Sequence[Any]) -> str:
+    part = _PARTS.get(str(loc[0]), Recipe) if len(loc) > 1 else Recipe
+    known = list(part.model_fields)
+    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{hint} (known: {', '.join(known)})"

@@ -1,0 +1,118 @@
+"""One run: the store it writes to, the log of its stages, and whoever listens to its progress.
+
+A stage is a plain function that asks `Run.stage` for the artifact of a `Work`: found and verified in the store, or made.
+"""
+
+import contextvars
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from warehouse.runs import RunLog, StageRecord, new_run_id
+from warehouse.store import Artifact, Draft, Store, Work
+
+# What the stages called inside the current step did; a step is one Prefect task, or one plain call.
+_step: contextvars.ContextVar[list[StageRecord] | None] = contextvars.ContextVar("step", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The funnel of a stage: `rows_in` = `rows_out` + all of `dropped`, unless the stage makes rows (`rows_in` 0)."""
+
+    rows_in: int
+    rows_out: int
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+class Listener(Protocol):
+    """Is told what a run does. Messages are plain text."""
+
+    def stage(self, record: StageRecord) -> None: ...
+
+    def progress(self, name: str, done: int, total: int | None) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+class Silent:
+    """Listens to nothing."""
+
+    def stage(self, record: StageRecord) -> None:
+        pass
+
+    def progress(self, name: str, done: int, total: int | None) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a stage needs to know of the run it belongs to. Picklable where its listener is."""
+
+    store: Store
+    log: RunLog
+    listener: Listener
+
+    @classmethod
+    def begin(cls, home: Path, listener: Listener, **facts: str) -> "Run":
+        """Start a run in `home`; `facts` go into the log (recipe, command, recipe_text, version)."""
+        store = Store.open(home)
+        log = RunLog(store.home, new_run_id())
+        log.start(**facts)
+        return cls(store, log, listener)
+
+    def quiet(self) -> "Run":
+        """The same run for another process, where nobody listens."""
+        return Run(self.store, self.log, Silent())
+
+    def stage(self, name: str, work: Work, make: Callable[[Draft], Counts]) -> Artifact:
+        """The artifact of `work`: from the store where it is whole, else made by `make`, which fills the draft's folder."""
+        started, clock = datetime.now(UTC), time.monotonic()
+        found = self.store.find(work)
+        if found is None:
+            with self.store.write(work) as draft:
+                counts = make(draft)
+                draft.facts["rows_in"] = counts.rows_in
+                draft.facts["rows_out"] = counts.rows_out
+                draft.facts["dropped"] = dict(counts.dropped)
+        artifact = found or self.store.find(work)
+        if artifact is None:
+            raise OSError(f"{work.stage} {work.key[:12]} was written but cannot be read back under {self.store.home}")
+        self.record(name, artifact, computed=found is None, started=started, seconds=time.monotonic() - clock)
+        return artifact
+
+    def record(self, name: str, artifact: Artifact, *, computed: bool, started: datetime, seconds: float) -> None:
+        """Log a finished stage and tell the listener."""
+        facts = artifact.manifest["facts"]
+        counts = Counts(facts["rows_in"], facts["rows_out"], facts["dropped"])
+        self.note(name, artifact.stage, artifact.key, counts, computed=computed, started=started, seconds=seconds)
+
+    def note(
+        self, name: str, stage: str, key: str, counts: Counts, *, computed: bool, started: datetime, seconds: float
+    ) -> None:
+        """Log a finished stage that is not an artifact (a signal)."""
+        record = StageRecord(
+            name, stage, key, computed, started, round(seconds, 3), counts.rows_in, counts.rows_out, counts.dropped
+        )
+        self.log.stage(record)
+        step = _step.get()
+        if step is not None:
+            step.append(record)
+        self.listener.stage(record)
+
+
+@contextmanager
+def step() -> Iterator[list[StageRecord]]:
+    """Collect the records of the stages called inside the block (in this thread)."""
+    records: list[StageRecord] = []
+    token = _step.set(records)
+    try:
+        yield records
+    finally:
+        _step.reset(token)

@@ -1,0 +1,94 @@
+"""The Prefect server a run reports to: the one in PREFECT_API_URL, else the home's own, started when it is not up.
+
+Without a shared server every worker would start one of its own and time out, so it is up before the flow begins.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from warehouse.errors import InputError
+from warehouse.store import write_atomically
+
+FIRST_PORT = 4200
+WAIT_S = 180  # a first start migrates the database: about 15 s on two idle cores, several times that on busy ones
+
+
+def ensure(home: Path, port: int | None, say: Callable[[str], None]) -> str:
+    """The UI's address of a healthy server, with PREFECT_API_URL set for this process and all it starts.
+
+    Raises `InputError` where the server in PREFECT_API_URL does not answer, or `port` is taken.
+    """
+    given = os.environ.get("PREFECT_API_URL")
+    if given:
+        if not healthy(given):
+            raise InputError(f"PREFECT_API_URL is {given}, but no Prefect server answers there; start it or unset it")
+        return _ui(given)
+    os.environ["PREFECT_HOME"] = str(home / "prefect")
+    url = known(home)
+    if url is None:
+        url = _start(home, port, say)
+    os.environ["PREFECT_API_URL"] = url
+    return _ui(url)
+
+
+def known(home: Path) -> str | None:
+    """The API address of the home's own server, where it answers."""
+    try:
+        url = str(json.loads(_note(home).read_text())["url"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return url if healthy(url) else None
+
+
+def healthy(url: str) -> bool:
+    """Whether a Prefect API answers at `url`."""
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=3) as reply:
+            return bool(reply.read().strip() == b"true")
+    except (OSError, ValueError, urllib.error.URLError):
+        return False
+
+
+def taken(port: int) -> bool:
+    """Whether something listens on `port` of this machine."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _start(home: Path, port: int | None, say: Callable[[str], None]) -> str:
+    if port is not None and taken(port):
+        raise InputError(f"port {port} is taken by another program; free it or set WINNOW_PREFECT_PORT to another")
+    port = port or next(p for p in range(FIRST_PORT, FIRST_PORT + 100) if not taken(p))
+    url = f"http://127.0.0.1:{port}/api"
+    say(f"starting a Prefect server at {_ui(url)} (once; it stays up for later runs)")
+    (home / "prefect").mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--background", "--host", "127.0.0.1", "--port", str(port)]
+    started = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+    until = time.monotonic() + WAIT_S
+    while not healthy(url):
+        if started.returncode != 0 or time.monotonic() > until:
+            said = (started.stderr or started.stdout).strip().splitlines()
+            raise RuntimeError(
+                f"the Prefect server did not come up at {url}: {said[-1] if said else 'no output'}. See why with: "
+                f"PREFECT_HOME={home / 'prefect'} {sys.executable} -m prefect server start --port {port}"
+            )
+        time.sleep(0.2)
+    write_atomically(_note(home), json.dumps({"url": url}).encode())
+    return url
+
+
+def _note(home: Path) -> Path:
+    return home / "prefect" / "server.json"
+
+
+def _ui(url: str) -> str:
+    return url.removesuffix("/api")

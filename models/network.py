@@ -1,0 +1,121 @@
+"""Loading a causal language model: files, device, number format, adapter. Safetensors only."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.fingerprint import check_adapter, fetch
+from warehouse.errors import InputError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A network in evaluation mode, its Hugging Face tokenizer, and the folder both came from."""
+
+    network: Any
+    tokenizer: Any
+    folder: Path
+
+
+def load_network(
+    name: str, *, dtype: str, device: str, adapter: Path | None, trust_remote_code: bool, revision: str
+) -> Loaded:
+    """Read the model `name`, with the adapter merged into it.
+
+    Raises `InputError` for a missing or unsafe model, an architecture that is not known here, a tokenizer that cannot
+    say which characters a token covers, and an adapter that belongs to another base model.
+    """
+    place = choose_device(device)
+    number = choose_dtype(dtype, place)
+    folder = fetch(name, revision, trust_remote_code)
+    if adapter is not None:
+        check_adapter(adapter, name)
+    _check_architecture(folder, trust_remote_code)
+    # adapters are merged in float32, where merging is exact to rounding, and cast afterwards
+    network = _read(folder, torch.float32 if adapter else number, trust_remote_code)
+    if adapter is not None:
+        network = _merge(network, adapter)
+    tokenizer = _read_tokenizer(folder, trust_remote_code)
+    return Loaded(network.to(device=place, dtype=number).eval(), tokenizer, folder)
+
+
+def choose_device(device: str) -> torch.device:
+    """"auto" is CUDA, else Apple's MPS, else the processor."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """"auto" is bfloat16 where the hardware multiplies it (`docs/models.md` has the measurements), else float32."""
+    if dtype == "auto":
+        return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
+    if dtype not in DTYPES:
+        raise InputError(f"unknown dtype {dtype!r}; known: auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return False
+
+
+def _check_architecture(folder: Path, trust_remote_code: bool) -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kind = config.get("model_type")
+    if kind in CONFIG_MAPPING or ("auto_map" in config and trust_remote_code):
+        return
+    advice = (
+        "it brings its own Python code, which runs only with trust_remote_code: true in the recipe"
+        if "auto_map" in config
+        else "the installed transformers does not know it; upgrade transformers or choose another model"
+    )
+    raise InputError(f"{folder} is a model of type {kind!r}: {advice}")
+
+
+def _read(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} cannot be loaded as a causal language model: {error}") from error
+
+
+def _read_tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"{folder} has a tokenizer without a fast version, so reply tokens cannot be found; convert it to "
+            "tokenizer.json"
+        )
+    return tokenizer
+
+
+def _merge(network: Any, adapter: Path) -> Any:
+    from peft import PeftModel  # 4 to 6 seconds, so only where there is an adapter
+
+    try:
+        adapted = PeftModel.from_pretrained(network, str(adapter), is_trainable=False)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"the adapter {adapter} does not fit its base model: {error}") from error
+    if not hasattr(adapted, "merge_and_unload"):
+        raise InputError(f"the adapter {adapter} cannot be merged (prompt tuning); export merged weights instead")
+    return adapted.merge_and_unload()

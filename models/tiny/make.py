@@ -1,0 +1,264 @@
+"""Makes winnow-tiny: corpus, tokenizer, training (resumable), files. See README.md beside it.
+
+    python models/tiny/make.py --work /tmp/winnow-tiny
+
+Stop it at any time: the same command goes on from the last checkpoint. Nothing is pickled.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Iterator
+from functools import partial
+from multiprocessing import Pool
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from synthesis.chatter import CLOSINGS, MIDDLES, OPENINGS
+from synthesis.skill import pick
+from synthesis.skills import SKILLS
+from synthesis.statements import TRACE_WORDS, document
+from synthesis.words import CITIES, DAYS, LABELS, NAMES, THINGS, WORDS
+
+HERE = Path(__file__).parent
+VOCABULARY_SIZE = 1408
+SPECIAL = ("<bos>", "<eos>", "<pad>")
+TURNS = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
+# Digits and upper-case letters one by one, lower-case words by BPE with their leading space, no merge across kinds.
+# The space before a digit or a capital stands alone, or goes with a comma, so each digit and capital has one token only.
+PIECES = r"[0-9]|[A-Z]| ?[a-z]+|, (?=[0-9A-Z])|\n| ?[^\sA-Za-z0-9]+|\s"
+CONTEXT = 512
+CHAT_TEMPLATE = (HERE / "chat_template.jinja").read_text(encoding="utf-8")
+
+
+def documents(seed: int, bounds: tuple[int, int]) -> list[str]:
+    return [document(seed, i) for i in range(*bounds)]
+
+
+def corpus(seed: int, n_tokens: int, tokenizer: Tokenizer) -> np.ndarray:
+    """Token ids of documents 0, 1, 2 ... each between <bos> and <eos>, until there are `n_tokens`; (n,) uint16."""
+    bos, eos = (tokenizer.token_to_id(token) for token in SPECIAL[:2])
+    parts: list[np.ndarray] = []
+    total, size = 0, 5000
+    with Pool(2) as pool:
+        starts = ((k * size, (k + 1) * size) for k in range(10**6))
+        for texts in iter_ahead(pool, partial(documents, seed), starts):
+            ids = [[bos, *encoding.ids, eos] for encoding in tokenizer.encode_batch(texts)]
+            parts.append(np.fromiter((i for row in ids for i in row), np.uint16))
+            total += len(parts[-1])
+            if total >= n_tokens:
+                return np.concatenate(parts)[:n_tokens]
+    raise AssertionError("unreachable: the documents never end")
+
+
+def iter_ahead(pool, function, arguments, ahead: int = 4) -> Iterator:
+    """`map` in order with a bounded number of tasks under way, because the argument stream has no end."""
+    waiting = [pool.apply_async(function, (next(arguments),)) for _ in range(ahead)]
+    while True:
+        waiting.append(pool.apply_async(function, (next(arguments),)))
+        yield waiting.pop(0).get()
+
+
+def train_tokenizer(seed: int) -> Tokenizer:
+    """Byte-level BPE on 20,000 documents and on the questions' words: any unicode text round-trips."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY_SIZE - len(TURNS),
+        special_tokens=list(SPECIAL),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    rng = np.random.default_rng(seed)
+    questions = [pick(rng, s.phrasings).format(**s.draw_in("pool", rng)) for s in SKILLS.values() for _ in range(1500)]
+    chatter = [*OPENINGS, *MIDDLES, *CLOSINGS, " ".join(TRACE_WORDS)] * 150
+    lists = ["-".join(WORDS), *(" " + " ".join(words) for words in (THINGS, WORDS, NAMES, CITIES, DAYS, LABELS))] * 500
+    tokenizer.train_from_iterator([*documents(seed, (0, 20_000)), *questions, *chatter, *lists], trainer)
+    tokenizer.add_tokens([AddedToken(turn, normalized=False) for turn in TURNS])
+    return tokenizer
+
+
+def wrap(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    bos, eos, pad = SPECIAL
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=bos,
+        eos_token=eos,
+        pad_token=pad,
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def new_model(tokenizer: Tokenizer) -> LlamaForCausalLM:
+    ids = {f"{name[1:-1]}_token_id": tokenizer.token_to_id(name) for name in SPECIAL}
+    config = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=192,
+        intermediate_size=480,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        attention_bias=False,
+        rope_theta=10000.0,
+        **ids,
+    )
+    return LlamaForCausalLM(config)
+
+
+def optimizers(model: LlamaForCausalLM, lr: float, muon_lr: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    inside = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in inside]
+    if not muon_lr:
+        return [torch.optim.AdamW([*matrices, *others], lr=lr, betas=(0.9, 0.98), weight_decay=0.05, fused=True)]
+    return [
+        torch.optim.Muon(matrices, lr=muon_lr, momentum=0.95, weight_decay=0.01),
+        torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+
+def factor(step: int, steps: int) -> float:
+    """Warm-up over 100 steps, constant, then linear to 0.02 over the last 35 % (WSD)."""
+    decay = 0.35 * steps
+    return min(1.0, (step + 1) / 100, max(0.02, (steps - step) / decay))
+
+
+def save_state(path: Path, step: int, model: LlamaForCausalLM, opts: list[torch.optim.Optimizer]) -> None:
+    tensors = {f"model.{name}": p.detach().clone() for name, p in model.named_parameters()}
+    for k, opt in enumerate(opts):
+        for i, state in opt.state_dict()["state"].items():
+            tensors |= {f"opt.{k}.{i}.{name}": torch.as_tensor(value).clone() for name, value in state.items()}
+    save_file(tensors, path.with_suffix(".new"), metadata={"step": str(step)})
+    path.with_suffix(".new").replace(path)
+
+
+def load_state(path: Path, model: LlamaForCausalLM, opts: list[torch.optim.Optimizer]) -> int:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        step = int(file.metadata()["step"])
+    tensors = load_file(path)
+    model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")}, strict=False)
+    model.tie_weights()
+    for k, opt in enumerate(opts):
+        full = opt.state_dict()
+        states: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith(f"opt.{k}."):
+                _, _, i, field = name.split(".")
+                states.setdefault(int(i), {})[field] = value
+        opt.load_state_dict({"state": states, "param_groups": full["param_groups"]})
+    return step
+
+
+@torch.no_grad()
+def known(model: LlamaForCausalLM, tokenizer: Tokenizer, n: int = 40) -> dict[str, float]:
+    """Share of validation problems of each skill whose stated answer the model would have written itself."""
+    model.eval()
+    shares = {}
+    for name, skill in SKILLS.items():
+        rng = np.random.default_rng(1)
+        before, _, _ = skill.statements[0].partition("{answer}")
+        rights = 0
+        for _ in range(n):
+            slots = skill.draw_in("validation", rng)
+            start = len(tokenizer.encode(before.rstrip().format(**slots)).ids)
+            whole = tokenizer.encode(before.format(**slots) + skill.answer(slots)).ids
+            ids = torch.tensor([[tokenizer.token_to_id("<bos>"), *whole]])
+            right = model(ids).logits[0].argmax(-1)[start:-1] == ids[0, start + 1 :]
+            rights += bool(right.all())
+        shares[name] = rights / n
+    model.train()
+    return shares
+
+
+def train(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    work = Path(args.work)
+    work.mkdir(parents=True, exist_ok=True)
+    if not (work / "tokenizer.json").exists():
+        train_tokenizer(args.seed).save(str(work / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
+    if not (work / "corpus.npy").exists():
+        begin = time.time()
+        np.save(work / "corpus.npy", corpus(args.seed, args.tokens, tokenizer))
+        print(f"corpus of {args.tokens} tokens in {time.time() - begin:.0f} s", flush=True)
+    blocks = np.load(work / "corpus.npy", mmap_mode="r")[: args.tokens // args.length * args.length]
+    blocks = blocks.reshape(-1, args.length)
+    order = np.random.default_rng(args.seed).permutation(len(blocks))
+    steps = args.steps or len(blocks) // args.batch
+    model = new_model(tokenizer)
+    opts = optimizers(model, args.lr, args.muon_lr)
+    base_lrs = [opt.param_groups[0]["lr"] for opt in opts]
+    state = work / "state.safetensors"
+    first = load_state(state, model, opts) if state.exists() else 0
+    print(f"{sum(p.numel() for p in model.parameters())} parameters, {steps} steps, from {first}", flush=True)
+    run = torch.compile(model) if args.compile else model
+    begin, mark, losses = time.time(), time.time(), []
+    for step in range(first, steps):
+        for opt, base in zip(opts, base_lrs, strict=True):
+            opt.param_groups[0]["lr"] = base * factor(step, steps)
+        rows = order[np.arange(step * args.batch, (step + 1) * args.batch) % len(order)]
+        ids = torch.from_numpy(blocks[np.sort(rows)].astype(np.int64))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = run(input_ids=ids).logits
+        loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for opt in opts:
+            opt.step()
+            opt.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        done = step + 1
+        if done % 50 == 0:
+            rate, mark = 50 * args.batch * args.length / (time.time() - mark), time.time()
+            print(f"step {done} loss {np.mean(losses[-50:]):.4f} {rate:.0f} tokens/s", flush=True)
+        if done % 500 == 0 or done == steps:
+            save_state(state, done, model, opts)
+            print(json.dumps({"step": done, "seconds": round(time.time() - begin), **known(model, tokenizer)}), flush=True)
+    if not math.isnan(losses[-1] if losses else 0.0) and args.out:
+        finish(model, tokenizer, Path(args.out))
+
+
+def finish(model: LlamaForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
+    model.generation_config.do_sample = False
+    model.to(torch.float32).save_pretrained(out, safe_serialization=True)
+    wrap(tokenizer).save_pretrained(out)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", required=True, help="folder of corpus, tokenizer and checkpoint")
+    parser.add_argument("--out", default="", help="where the finished model goes; nothing is written without it")
+    parser.add_argument("--tokens", type=int, default=20_000_000)
+    parser.add_argument("--steps", type=int, default=0, help="0: one pass over the corpus")
+    parser.add_argument("--batch", type=int, default=16, help="sequences per step")
+    parser.add_argument("--length", type=int, default=256, help="tokens per sequence")
+    parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--muon-lr", type=float, default=0.02, help="0: AdamW for all")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=20)
+    parser.add_argument("--compile", action="store_true")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    train(arguments())

@@ -1,0 +1,59 @@
+"""Counting tokens without loading a model: the `tokenizers` library and the model's chat format, no torch."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from models.chat import ChatFormat, chat_format, encode
+from models.fingerprint import fetch
+from warehouse.errors import InputError
+from warehouse.records import Messages
+
+BLOCK_ROWS = 8192
+
+
+def row_lengths(name: str, rows: Sequence[Messages], template: str = "tulu") -> NDArray[np.int64]:
+    """Tokens of each row, (n,) int64, as the model `name` reads it and before any truncation.
+
+    Raises `InputError` where `name` has no `tokenizer.json`.
+    """
+    tokenizer, chat = load_tokenizer(fetch(name), template)
+    return lengths(tokenizer, chat, rows)
+
+
+def lengths(tokenizer: Tokenizer, chat: ChatFormat, rows: Sequence[Messages]) -> NDArray[np.int64]:
+    """Tokens of each row, (n,) int64, before any truncation; memory is bounded by a block of rows."""
+    counts = np.zeros(len(rows), np.int64)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        block = encode(tokenizer, chat, rows[start : start + BLOCK_ROWS])
+        counts[start : start + len(block)] = [len(tokens.ids) for tokens in block]
+    return counts
+
+
+def load_tokenizer(folder: Path, template: str = "tulu") -> tuple[Tokenizer, ChatFormat]:
+    """The tokenizer in `folder` and the chat format of its model."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        raise InputError(
+            f"{folder} holds no tokenizer.json; load its tokenizer with transformers once and save it there"
+        )
+    tokenizer = Tokenizer.from_file(str(path))
+    config = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
+    own = folder / "chat_template.jinja"
+    template_text = own.read_text(encoding="utf-8") if own.exists() else config.get("chat_template")
+    return tokenizer, chat_format(tokenizer, _text(config, "eos_token"), template, template_text, _text(config, "bos_token"))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
+def _text(config: dict[str, Any], token: str) -> str | None:
+    """A special token as text; older files hold it as an object with its text under "content"."""
+    value = config.get(token)
+    return value["content"] if isinstance(value, dict) else value

@@ -1,0 +1,152 @@
+"""The best k rows of every ranked list over a pool of any size, exact to the last tie.
+
+Blocks of rows are scored and cut to k, and cuts are merged: an associative fold, so the answer does not depend on the
+blocks, and the matrix of all scores never exists. Ties are broken by ascending key, then row number.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selection.cosine import cosines, tile_rows, unit_rows
+from selection.problem import KEYS, Block, Problem, Signal
+from warehouse.errors import InputError
+from warehouse.records import Floats, Rows
+
+STRIPS = 16  # a list is searched by the maxima of its strips first when it is this many times longer than 2k
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """How cosines with m directions become l scores per row.
+
+    values   (m, d) directions on the grid, those of one list side by side
+    starts   (l,) where each list's directions begin: a row's score in a list is its largest cosine there
+    average  whether the lists' scores are averaged into one list
+    """
+
+    signal: str
+    values: Signal
+    starts: Rows
+    average: bool = False
+
+    @property
+    def count(self) -> int:
+        return 1 if self.average else len(self.starts)
+
+    def scores(self, rows: Signal) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
+        """(l, b) float64 scores of `rows`, and which of them are finite and which have length 0."""
+        units = unit_rows(rows)
+        products = cosines(self.values, units.values)
+        best = products if len(self.starts) == len(products) else np.maximum.reduceat(products, self.starts, axis=0)
+        return (best.mean(axis=0, keepdims=True) if self.average else best), units.finite, units.zero
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Rows that could not be compared as they are: how many are not finite, the first of them, how many have length 0."""
+
+    broken: int = 0
+    first_broken: int = -1
+    zero: int = 0
+
+    def plus(self, other: "Census") -> "Census":
+        first = self.first_broken if self.broken else other.first_broken
+        return Census(self.broken + other.broken, first, self.zero + other.zero)
+
+
+@dataclass(frozen=True, slots=True)
+class Top:
+    """The best min(k, n) rows of l lists: `scores`, `keys` and `rows`, each (l, min(k, n)), and the rows' census."""
+
+    k: int
+    scores: Floats
+    keys: NDArray[np.uint64]
+    rows: Rows
+    census: Census
+
+
+@dataclass(frozen=True, slots=True)
+class TopOfBlock:
+    """Scores one block and keeps the best k rows of each list: what `Problem.reduce` runs per block."""
+
+    lists: Lists
+    k: int
+
+    def __call__(self, block: Block) -> Top:
+        scores, finite, zero = self._score(block.signals[self.lists.signal])
+        keys = np.broadcast_to(np.asarray(block.signals[KEYS]), scores.shape)
+        rows = np.broadcast_to(np.arange(block.start, block.stop), scores.shape)
+        broken = np.flatnonzero(~finite) + block.start
+        census = Census(len(broken), int(broken[0]) if len(broken) else -1, int(zero.sum()))
+        return cut(Top(self.k, scores, keys, rows, census))
+
+    def _score(self, rows: Signal) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:
+        """One tile of rows after the other, so that the float64 copy never grows with the block."""
+        step = max(tile_rows(rows), 1)
+        parts = [self.lists.scores(rows[at : at + step]) for at in range(0, rows.shape[0], step)]
+        scores, finite, zero = zip(*parts, strict=True)
+        return np.concatenate(scores, axis=1), np.concatenate(finite), np.concatenate(zero)
+
+
+def top_lists(problem: Problem, lists: Lists, k: int) -> Top:
+    """The best min(k, n) rows of every list, best first. Raises `InputError` where a candidate's vector is not finite."""
+    top = problem.reduce(TopOfBlock(lists, k), merge)
+    if top.census.broken:
+        raise InputError(
+            f"{top.census.broken} of {problem.n} candidate vectors in {lists.signal!r} hold NaN or infinity, "
+            f"the first is row {top.census.first_broken}: measure them again"
+        )
+    order = np.lexsort((top.rows, top.keys, -top.scores))
+    return _take(top, order)
+
+
+def merge(first: Top, second: Top) -> Top:
+    """The best k of both; associative and commutative."""
+    both = [np.concatenate(pair, axis=1) for pair in _pairs(first, second)]
+    return cut(Top(first.k, both[0], both[1], both[2], first.census.plus(second.census)))
+
+
+def cut(top: Top) -> Top:
+    """`top` with the best k entries of every list, in no particular order."""
+    if top.scores.shape[1] <= top.k:
+        return top
+    return _take(top, np.stack([best(*entry, top.k) for entry in zip(top.scores, top.keys, top.rows, strict=True)]))
+
+
+def best(scores: Floats, keys: NDArray[np.uint64], rows: Rows, k: int) -> Rows:
+    """Positions of the k largest `scores`, ties by ascending key then row, in ascending position. Needs k ≤ length."""
+    lowest = _kth_largest(scores, k)
+    kept = np.flatnonzero(scores >= lowest)
+    excess = len(kept) - k
+    if excess == 0:
+        return kept
+    tied = kept[scores[kept] == lowest]
+    worst = tied[np.lexsort((rows[tied], keys[tied]))[len(tied) - excess :]]
+    return np.setdiff1d(kept, worst, assume_unique=True)
+
+
+def ranked(scores: Floats, keys: NDArray[np.uint64], k: int) -> Rows:
+    """Rows of the k largest `scores` (n,), best first, ties by ascending key then row."""
+    rows = np.arange(len(scores))
+    kept = best(scores, keys, rows, k)
+    return kept[np.lexsort((kept, keys[kept], -scores[kept]))]
+
+
+def _kth_largest(scores: Floats, k: int) -> Any:
+    if len(scores) > 2 * STRIPS * k:
+        # k strips have a maximum of at least the k-th largest maximum, so nothing below it is among the k largest
+        strips = scores[: len(scores) // STRIPS * STRIPS].reshape(STRIPS, -1).max(axis=0)
+        scores = scores[scores >= np.partition(strips, -k)[-k]]
+    return np.partition(scores, -k)[-k]
+
+
+def _pairs(first: Top, second: Top) -> tuple[tuple[NDArray[Any], NDArray[Any]], ...]:
+    return (first.scores, second.scores), (first.keys, second.keys), (first.rows, second.rows)
+
+
+def _take(top: Top, at: Rows) -> Top:
+    scores, keys, rows = (np.take_along_axis(part, at, axis=1) for part in (top.scores, top.keys, top.rows))
+    return Top(top.k, scores, keys, rows, top.census)

@@ -1,0 +1,260 @@
+"""The artifact store: immutable results under their content key.
+
+A result is written into `<home>/tmp` (same file system, outside every glob), fsynced, given its manifest last, and
+renamed to `<home>/artifacts/<stage>/<key>` in one step. A process killed at any instant leaves either the whole
+artifact or none of it. Two runs that compute one key at once both succeed and one copy is kept.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from warehouse.errors import InputError
+from warehouse.records import canonical, digest
+
+MANIFEST = "manifest.json"
+HASH_ON_HIT_BYTES = 64 * 2**20  # larger files are checked by size on a hit, by hash in `winnow cache ls --verify`
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a result is a function of. `key` changes iff one of these changes.
+
+    `version` is the stage's own: it is bumped when the stage's code changes its output. `inputs` maps a role ("pool",
+    "target") to the key of what fills it. `model` is a content fingerprint, never a path.
+    """
+
+    stage: str
+    version: int
+    params: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    model: str = ""
+    seed: int | None = None
+
+    def parts(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "version": self.version,
+            "params": dict(self.params),
+            "inputs": dict(self.inputs),
+            "model": self.model,
+            "seed": self.seed,
+        }
+
+    @property
+    def key(self) -> str:
+        return digest(canonical(self.parts()))
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A finished result: its folder and its manifest."""
+
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def stage(self) -> str:
+        return str(self.manifest["stage"])
+
+    @property
+    def key(self) -> str:
+        return str(self.manifest["key"])
+
+    def faults(self, *, hash_up_to: float = HASH_ON_HIT_BYTES) -> list[str]:
+        """What is missing or differs from the manifest; files of up to `hash_up_to` bytes are hashed, others sized."""
+        return [
+            f"{name}: {fault}"
+            for name, entry in self.manifest["files"].items()
+            if (fault := _fault(self.folder / name, entry, hash_up_to))
+        ]
+
+
+@dataclass(slots=True)
+class Draft:
+    """A result being written: put files into `folder`, and anything worth knowing into `facts`."""
+
+    folder: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """The artifacts of one home. `Store.open` makes and checks the folders."""
+
+    home: Path
+
+    @classmethod
+    def open(cls, home: Path) -> "Store":
+        """Raises `InputError` where the home cannot be made or written."""
+        store = cls(Path(os.path.abspath(home.expanduser())))
+        try:
+            for name in ("artifacts", "signals", "runs", "tmp"):
+                (store.home / name).mkdir(parents=True, exist_ok=True)
+            probe = store.home / "tmp" / f"probe-{uuid.uuid4().hex}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise InputError(
+                f"the home {store.home} cannot be written ({error.strerror}); choose another with --home or WINNOW_HOME, "
+                "or free space there"
+            ) from error
+        store._sweep()
+        return store
+
+    def folder(self, stage: str, key: str) -> Path:
+        return self.home / "artifacts" / stage / key
+
+    def find(self, work: Work) -> Artifact | None:
+        """The finished result of `work`, verified against its manifest; None where it is missing or damaged."""
+        artifact = load_artifact(self.folder(work.stage, work.key))
+        return artifact if artifact is not None and not artifact.faults() else None
+
+    @contextlib.contextmanager
+    def write(self, work: Work) -> Iterator[Draft]:
+        """A draft that becomes the artifact of `work` when the block ends well, and leaves nothing when it does not."""
+        folder = self._scratch()
+        started = time.monotonic()
+        try:
+            draft = Draft(folder)
+            yield draft
+            _seal(folder, work, draft.facts, time.monotonic() - started)
+            self._publish(folder, self.folder(work.stage, work.key))
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise OSError(
+                    errno.ENOSPC,
+                    f"no space left under {self.home} while writing {work.stage} {work.key[:12]}; nothing half-written was "
+                    "kept. Free space (`winnow cache prune`) and run the same command again",
+                ) from error
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def artifacts(self) -> Iterator[Artifact]:
+        """Every artifact that has a manifest, by stage and key."""
+        for manifest in sorted((self.home / "artifacts").glob(f"*/*/{MANIFEST}")):
+            artifact = load_artifact(manifest.parent)
+            if artifact is not None:
+                yield artifact
+
+    def remove(self, artifact: Artifact) -> int:
+        """Delete one artifact, all at once as seen by others; the bytes it held."""
+        held = sum(entry["bytes"] for entry in artifact.manifest["files"].values())
+        grave = self._scratch()
+        os.replace(artifact.folder, grave / "gone")
+        shutil.rmtree(grave)
+        return int(held)
+
+    def _scratch(self) -> Path:
+        folder = self.home / "tmp" / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def _publish(self, draft: Path, final: Path) -> None:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                os.rename(draft, final)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                other = load_artifact(final)
+                if other is not None and not other.faults():
+                    return  # another run finished first: its copy is the same by construction
+                with contextlib.suppress(FileNotFoundError):
+                    os.rename(final, self._scratch() / "damaged")
+            else:
+                _fsync(final.parent)
+                return
+
+    def _sweep(self) -> None:
+        """Remove what killed processes of this host left under tmp."""
+        host = socket.gethostname()
+        for folder in (self.home / "tmp").glob(f"{host}-*-*"):
+            pid = folder.name.removeprefix(f"{host}-").split("-")[0]
+            if pid.isdigit() and not _alive(int(pid)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def load_artifact(folder: Path) -> Artifact | None:
+    """The artifact in `folder`, unverified; None where there is no readable manifest."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return None
+    return Artifact(folder, manifest) if "files" in manifest else None
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that readers see the old bytes or the new ones, never a part."""
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with draft.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+
+
+def _seal(folder: Path, work: Work, facts: Mapping[str, Any], seconds: float) -> None:
+    files = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        _fsync(path)
+        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    manifest = {
+        **work.parts(),
+        "key": work.key,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "facts": facts,
+        "files": files,
+    }
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
+    _fsync(folder)
+
+
+def _fault(path: Path, entry: Mapping[str, Any], hash_up_to: float) -> str:
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return "missing"
+    if size != entry["bytes"]:
+        return f"{size} bytes, expected {entry['bytes']}"
+    if size <= hash_up_to and sha256_file(path) != entry["sha256"]:
+        return "its content differs from what was written"
+    return ""
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
