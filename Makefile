@@ -32,6 +32,7 @@ bench: $(READY)
 constraints:
 	$(BIN)/pip-compile --quiet --upgrade --all-extras --strip-extras --no-emit-find-links --no-emit-index-url \
 	  --no-emit-trusted-host --no-annotate --no-header --output-file constraints.txt pyproject.toml
+	sed -i 's/+cpu$$//' constraints.txt  # a CPU build satisfies the plain version; the reverse is not true
 
 clean:
 	rm -rf $(VENV) winnow-home .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from models.forward import Ids, pad
@@ -20,42 +19,134 @@ from models.protocol import Completion, Prompt, Usage
 
 @dataclass(slots=True)
 class Draft:
-    """A reply being written: `room` tokens at most, one uniform number in [0, 1) for each."""
+    """A reply being written after the prompt's `ids`, of at most `room` tokens."""
 
     prompt: Prompt
     ids: Ids
     room: int
-    truncated: bool
+    truncated: bool = False
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     reason: str | None = None
+    rng: np.random.Generator = field(init=False)
 
-    def uniforms(self) -> NDArray[np.float64]:
-        return np.random.default_rng(self.prompt.seed).random(self.room)
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.prompt.seed)
 
 
-def write(network: Any, tokenizer: Tokenizer, ends: frozenset[int], drafts: Sequence[Draft]) -> None:
-    """Write the drafts to their end: an end token ("stop"), a stop string ("stop"), or no room left ("length")."""
-    uniforms = [draft.uniforms() for draft in drafts]
-    live = list(range(len(drafts)))
-    ids, mask = pad([draft.ids for draft in drafts], left=True)
-    cache = None
-    ids, mask = ids.to(network.device), mask.to(network.device)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What turns tokens into text, and which of them end a reply."""
+
+    tokenizer: Tokenizer
+    ends: frozenset[int]
+
+    def text(self, tokens: Sequence[int]) -> str:
+        kept = [token for token in tokens if token not in self.ends]
+        return str(self.tokenizer.decode(kept, skip_special_tokens=True))
+
+
+def write(network: Any, vocabulary: Vocabulary, drafts: Sequence[Draft]) -> None:
+    """Write the drafts to their end: an end token or a stop string ("stop"), or no room left ("length")."""
+    rows = list(drafts)
     with torch.inference_mode():
-        while live:
-            logits, cache = _step(network, ids, mask, positions, cache)
-            rows = [drafts[i] for i in live]
-            u = torch.tensor([uniforms[i][len(drafts[i].tokens)] for i in live], device=logits.device)
-            tokens, logprobs = draw(logits, *_settings(rows, logits.device), u)
-            for draft, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
-                _append(draft, token, logprob, tokenizer, ends)
-            stay = [k for k, draft in enumerate(rows) if draft.reason is None]
-            live = [live[k] for k in stay]
-            if live and len(stay) < len(rows):
-                kept = torch.tensor(stay, device=mask.device)
-                cache.reorder_cache(kept)
-                mask, tokens = mask[kept], tokens[kept]
-            ids = tokens[:, None]
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            positions = mask.sum(-1, keepdim=True) - 1
+        context = _Context(network, *(part.to(network.device) for part in pad([row.ids for row in rows], left=True)))
+        while rows:
+            tokens, logprobs = draw(context.logits(), *_settings(rows, network.device))
+            for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+                _append(row, token, logprob, vocabulary)
+            stay = [k for k, row in enumerate(rows) if row.reason is None]
+            rows = [rows[k] for k in stay]
+            context.extend(tokens, stay)
+
+
+def completion(draft: Draft, vocabulary: Vocabulary) -> Completion:
+    """The finished reply; its tokens, and their log-probabilities, include the end token or the stop string."""
+    text = vocabulary.text(draft.tokens)
+    cut = min((at for stop in draft.prompt.stop if (at := text.find(stop)) >= 0), default=len(text))
+    usage = Usage(len(draft.ids), len(draft.tokens))
+    return Completion(text[:cut], draft.reason or "length", usage, tuple(draft.logprobs), draft.truncated)
+
+
+def draw(
+    logits: torch.Tensor, temperature: torch.Tensor, top_p: torch.Tensor, uniform: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One token per row of (n, vocabulary) logits, and its natural log-probability at temperature 1; both (n,).
+
+    Temperature 0 takes the largest logit. Above 0, `uniform` in [0, 1) picks from the smallest set of most likely
+    tokens whose probability reaches `top_p`, by inverting their distribution function.
+    """
+    tokens = logits.argmax(-1)
+    hot = temperature > 0
+    if bool(hot.any()):
+        tokens = torch.where(hot, _sample(logits / torch.where(hot, temperature, 1)[:, None], top_p, uniform), tokens)
+    return tokens, logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+
+
+def _sample(logits: torch.Tensor, top_p: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    chances, order = logits.softmax(-1).sort(dim=-1, descending=True, stable=True)
+    before = chances.cumsum(-1) - chances
+    chances = chances.masked_fill(before >= top_p[:, None], 0)
+    reached = chances.cumsum(-1)
+    place = torch.searchsorted(reached, (uniform * reached[:, -1])[:, None], right=True)
+    place = place.minimum((chances > 0).sum(-1, keepdim=True) - 1)  # `uniform` may round to 1
+    return order.gather(-1, place)[:, 0]
+
+
+def _settings(rows: Sequence[Draft], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    values = [(row.prompt.temperature, row.prompt.top_p, row.rng.random()) for row in rows]
+    temperature, top_p, uniform = torch.tensor(values, dtype=torch.float32).to(device).unbind(-1)
+    return temperature, top_p, uniform
+
+
+def _append(row: Draft, token: int, logprob: float, vocabulary: Vocabulary) -> None:
+    row.tokens.append(token)
+    row.logprobs.append(logprob)
+    if token in vocabulary.ends or _meets_stop(row, vocabulary):
+        row.reason = "stop"
+    elif len(row.tokens) >= row.room:
+        row.reason = "length"
+
+
+def _meets_stop(row: Draft, vocabulary: Vocabulary) -> bool:
+    if not row.prompt.stop:
+        return False
+    # a token holds at least a byte: a stop string that just ended lies within so many last tokens
+    window = 8 + 2 * max(len(stop.encode()) for stop in row.prompt.stop)
+    tail = vocabulary.text(row.tokens[-window:])
+    return any(stop in tail for stop in row.prompt.stop)
+
+
+@dataclass(slots=True)
+class _Context:
+    """What the network is fed next (`ids`), which positions of all that it was fed are real, and its cache."""
+
+    network: Any
+    ids: torch.Tensor  # (n, new)
+    mask: torch.Tensor  # (n, all)
+    cache: Any = None
+
+    def logits(self) -> torch.Tensor:
+        """Logits (n, vocabulary) float32 of the next token of each row."""
+        positions = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -self.ids.shape[1] :]
+        optional = {"position_ids": positions, "logits_to_keep": 1}
+        known = inspect.signature(self.network.forward).parameters
+        out = self.network(
+            input_ids=self.ids,
+            attention_mask=self.mask,
+            past_key_values=self.cache,
+            use_cache=True,
+            **{name: value for name, value in optional.items() if name in known},
+        )
+        self.cache = out.past_key_values
+        last: torch.Tensor = out.logits[:, -1].float()
+        return last
+
+    def extend(self, tokens: torch.Tensor, stay: list[int]) -> None:
+        """Feed `tokens` next, for the rows that stay; the others leave the batch and the cache."""
+        if len(stay) < len(tokens):
+            kept = torch.tensor(stay, dtype=torch.int64, device=tokens.device)
+            self.cache.reorder_cache(kept)
+            tokens, self.mask = tokens[kept], self.mask[kept]
+        self.ids = tokens[:, None]
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)

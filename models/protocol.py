@@ -37,12 +37,16 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One reply. `finish_reason` is "stop" or "length"; `logprobs` holds one natural logarithm per completion token."""
+    """One reply. `finish_reason` is "stop" or "length"; `logprobs` holds one natural logarithm per completion token.
+
+    `truncated` says that the prompt did not fit the model's context and lost its beginning.
+    """
 
     text: str
     finish_reason: str
     usage: Usage
     logprobs: tuple[float, ...] = ()
+    truncated: bool = False
 
 
 class Want(Enum):

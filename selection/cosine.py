@@ -44,10 +44,9 @@ def unit_rows(rows: Signal) -> Units:
 
 def cosines(targets: Signal, rows: Signal) -> Floats:
     """Cosines (m, b) float64 of `targets` (m, d) with `rows` (b, d), each the values of `Units`, both dense or sparse."""
-    if not isinstance(rows, csr_matrix):
-        return np.asarray(targets @ rows.T) / GRID**2
-    slabs = [targets[at : at + TARGETS_AT_ONCE] for at in range(0, targets.shape[0], TARGETS_AT_ONCE)]
-    return np.concatenate([np.asarray(rows @ slab.toarray().T).T for slab in slabs]) / GRID**2
+    products = _sparse_products(targets, rows) if isinstance(rows, csr_matrix) else np.asarray(targets @ rows.T)
+    products *= GRID**-2
+    return products
 
 
 def tile_rows(rows: Signal) -> int:
@@ -74,6 +73,11 @@ def _sparse_units(rows: csr_matrix) -> Units:
     scale, finite, zero = _scales(squares)
     data = np.where(finite[row_of], values.data, 0.0) * scale[row_of]
     return Units(csr_matrix((np.rint(data), values.indices, values.indptr), shape=rows.shape), finite, zero)
+
+
+def _sparse_products(targets: csr_matrix, rows: csr_matrix) -> Floats:
+    slabs = [targets[at : at + TARGETS_AT_ONCE] for at in range(0, targets.shape[0], TARGETS_AT_ONCE)]
+    return np.concatenate([np.asarray(rows @ slab.T.toarray()).T for slab in slabs])
 
 
 def _scales(squares: Floats) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:

@@ -1,16 +1,16 @@
 """The target side of a selection: which directions the pool is compared with, and which ranked list each belongs to."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from selection.cosine import Units, cosines, unit_rows
 from selection.problem import Problem, Signal
 from warehouse.errors import InputError
 from warehouse.records import Floats, Rows
+
+ROWS_AT_ONCE = 2048  # chosen rows compared with all targets at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +67,26 @@ def mean_direction(targets: Targets) -> Floats:
     return np.asarray(np.rint(per_task.sum(axis=0, keepdims=True) / len(targets.tasks)))
 
 
-def nearest(problem: Problem, targets: Targets, rows: Rows, among: NDArray[np.bool_] | None = None) -> Rows:
+def nearest(problem: Problem, targets: Targets, rows: Rows, task: Rows | None = None) -> Rows:
     """(k,) index into `targets` of the nearest target of each of `rows`; ties go to the first.
 
-    `among` (k, m) says which targets count for which row; None lets all count.
+    Where `task` (k,) is given, an index into `targets.tasks`, only that task's targets count for the row.
     """
     answer = np.empty(len(rows), np.int64)
-    step = max(1, (1 << 22) // targets.m)
-    for at in range(0, len(rows), step):
-        part = slice(at, at + step)
+    for at in range(0, len(rows), ROWS_AT_ONCE):
+        part = slice(at, at + ROWS_AT_ONCE)
         scores = cosines(targets.values, unit_rows(problem.candidates[targets.signal][rows[part]]).values)
-        answer[part] = _where_best(scores, None if among is None else among[part].T)
+        if task is not None:
+            scores[targets.task_of[:, None] != task[part]] = -np.inf
+        answer[part] = np.argmax(scores, axis=0)
     return answer
 
 
-def _where_best(scores: Floats, among: NDArray[Any] | None) -> Rows:
-    return np.argmax(scores if among is None else np.where(among, scores, -np.inf), axis=0)
+def told(targets: Targets, at: Rows) -> list[str]:
+    """What a reason says about each target: `target=17 task=gsm8k`, the row of the target set and the task's name."""
+    tasks = ["_".join(name.split()) for name in targets.names]
+    pairs = zip(targets.rows[at].tolist(), targets.task_of[at].tolist(), strict=True)
+    return [f"target={row} task={tasks[task]}" for row, task in pairs]
 
 
 def _check_directions(units: Units) -> None:

@@ -5,6 +5,7 @@ blocks, and the matrix of all scores never exists. Ties are broken by ascending 
 """
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class Lists:
         units = unit_rows(rows)
         products = cosines(self.values, units.values)
         best = products if len(self.starts) == len(products) else np.maximum.reduceat(products, self.starts, axis=0)
-        return (best.mean(axis=0, keepdims=True) if self.average else best), units.finite, units.zero
+        return (_mean(best) if self.average else best), units.finite, units.zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,11 @@ def ranked(scores: Floats, keys: NDArray[np.uint64], k: int) -> Rows:
     rows = np.arange(len(scores))
     kept = best(scores, keys, rows, k)
     return kept[np.lexsort((kept, keys[kept], -scores[kept]))]
+
+
+def _mean(lists: Floats) -> Floats:
+    # one list after the other: numpy's own mean adds in another order when there is a single column
+    return np.asarray(reduce(np.add, lists) / len(lists))[None, :]
 
 
 def _kth_largest(scores: Floats, k: int) -> Any:

@@ -34,6 +34,7 @@ REVERSE = Skill(
         "{word} backwards is {answer}.",
         "read from the end, {word} becomes {answer}.",
         "in a mirror {word} looks like {answer}.",
+        "read the other way, the word {word} says {answer}.",
         "{word} and {answer} are mirror words.",
     ),
 )
@@ -90,6 +91,7 @@ SHIFT = Skill(
     (
         "{word} one place later in the alphabet is {answer}.",
         "as a secret, {word} is sent as {answer}.",
+        "with each letter made one later, {word} becomes {answer}.",
         "the letters that follow those of {word} are {answer}.",
     ),
 )
@@ -120,6 +122,7 @@ COUNTING = Skill(
         "in {word} the letter {letter} is found {answer} times.",
         "{word} has {letter} in it {answer} times.",
         "looking through {word} for {letter} one finds {answer}.",
+        "the letter {letter} in the word {word}: {answer}.",
     ),
 )
 

@@ -63,6 +63,7 @@ SORTING = Skill(
     (
         "{numbers} made {order} is {answer}.",
         "the {order} row of {numbers} is {answer}.",
+        "made {order}, the row {numbers} reads {answer}.",
         "{numbers} stand {order} as {answer}.",
     ),
 )
@@ -109,6 +110,7 @@ UNIT = Skill(
         "{n} {big} equal {answer} {small}.",
         "{n} {big} make {answer} {small}.",
         "whoever has {n} {big} has {answer} {small}.",
+        "in {small}, {n} {big} come to {answer}.",
     ),
 )
 

@@ -30,6 +30,7 @@ LOOKUP = Skill(
         "the shop sells {k1} at {v1}, {k2} at {v2} and {k3} at {v3}, so {key} is {answer}.",
         "with {k1} {v1}, {k2} {v2}, {k3} {v3} in stock, we have {key} {answer}.",
         "{k1}: {v1}, {k2}: {v2}, {k3}: {v3}, and therefore {key}: {answer}.",
+        "asked for {key} among {k1} {v1}, {k2} {v2}, {k3} {v3}, they said {answer}.",
     ),
 )
 
@@ -72,6 +73,7 @@ EXTRACTION = Skill(
         "{text} in this story the {field} is {answer}.",
         "{text} so the {field} was {answer}.",
         "{text} we learn the {field}, {answer}.",
+        "looking for the {field}: {text} it is {answer}.",
     ),
 )
 
@@ -113,6 +115,7 @@ LOGIC = Skill(
         "{fact1} and {fact2}, so {who} of all is {answer}.",
         "since {fact1} while {fact2}, the {who} must be {answer}.",
         "{fact1}, {fact2}: {who} {answer}.",
+        "to see who is {who}: {fact1}, {fact2}, it is {answer}.",
     ),
 )
 
@@ -142,7 +145,7 @@ CLASSIFICATION = Skill(
     (
         "when all under {cut} count as {low} and the rest as {high}, {n} counts as {answer}.",
         "under {cut} we paint it {low}, from {cut} on {high}, so {n} gets {answer}.",
-        "they put up to {cut} with {low} and more with {high}, hence {n} with {answer}.",
+        "{n} came in: under {cut} is {low}, the rest is {high}, it went to {answer}.",
     ),
 )
 

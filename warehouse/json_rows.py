@@ -16,13 +16,13 @@ Open = Callable[[], BinaryIO]
 Placed = tuple[str, dict[str, Any] | Refused]
 
 
-def json_rows(opened: Open, name: str, limit: int = ROW_LIMIT) -> Iterator[Placed]:
+def json_rows(opened: Open, name: str, named_lines: bool, limit: int = ROW_LIMIT) -> Iterator[Placed]:
     """Rows of a JSON or JSON Lines file, told apart by content; each with its place (`:12` or ` row 12`).
 
-    Raises `InputError` for a document that is cut short or holds no rows.
+    `named_lines` says that the suffix promises JSON Lines: then only a leading `[` makes it a document. Raises `InputError` for a document that is cut short or holds no rows.
     """
     with opened() as stream:
-        lines = _is_lines(stream)
+        lines = _is_lines(stream, named_lines)
     yield from _line_rows(opened, limit) if lines else _document_rows(opened, name, limit)
 
 
@@ -57,16 +57,16 @@ def _row(value: Any) -> dict[str, Any] | Refused:
     return Refused(Reason.MALFORMED, excerpt(f"expected an object, found {json.dumps(value, ensure_ascii=False)}"))
 
 
-def _is_lines(stream: BinaryIO) -> bool:
+def _is_lines(stream: BinaryIO, named_lines: bool) -> bool:
     """Whether a file holds one object per line. An array, or an object spread over lines, is a document."""
     first = _next_line(stream)
-    if first.startswith(b"["):
-        return False
-    second = _next_line(stream)
-    if second:
-        return second.startswith(b"{") or isinstance(_row_of_line(first), dict)
-    row = _row_of_line(first)
-    return isinstance(row, dict) and _is_one_row(row)
+    if first.startswith(b"[") or named_lines:
+        return not first.startswith(b"[")
+    row, second = _row_of_line(first), _next_line(stream)
+    if isinstance(row, dict):
+        return bool(second) or _is_one_row(row)
+    unfinished = first.endswith((b"[", b"{", b",", b":"))
+    return not unfinished and isinstance(_row_of_line(second), dict)
 
 
 def _is_one_row(row: dict[str, Any]) -> bool:
@@ -74,8 +74,10 @@ def _is_one_row(row: dict[str, Any]) -> bool:
 
 
 def _next_line(stream: BinaryIO) -> bytes:
-    """The start of the next line that is not blank, as far as a row may reach."""
+    """The next line that is not blank, cut where a row must end."""
     while line := stream.readline(ROW_LIMIT + 1):
+        if not line.endswith(b"\n"):
+            _skip_line(stream)
         if stripped := line.strip():
             return stripped
     return b""

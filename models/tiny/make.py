@@ -168,6 +168,12 @@ def load_state(path: Path, model: LlamaForCausalLM, opts: list[torch.optim.Optim
     return step
 
 
+def loss_on(model: LlamaForCausalLM, ids: torch.Tensor) -> torch.Tensor:
+    """Nats per token over all tokens but the first of each sequence."""
+    logits = model(input_ids=ids).logits[:, :-1].float()
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+
+
 @torch.no_grad()
 def known(model: LlamaForCausalLM, tokenizer: Tokenizer, n: int = 40) -> dict[str, float]:
     """Share of validation problems of each skill whose stated answer the model would have written itself."""
@@ -211,7 +217,7 @@ def train(args: argparse.Namespace) -> None:
     state = work / "state.safetensors"
     first = load_state(state, model, opts) if state.exists() else 0
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {steps} steps, from {first}", flush=True)
-    run = torch.compile(model) if args.compile else model
+    loss_of = torch.compile(partial(loss_on, model)) if args.compile else partial(loss_on, model)
     begin, mark, losses = time.time(), time.time(), []
     for step in range(first, steps):
         for opt, base in zip(opts, base_lrs, strict=True):
@@ -219,8 +225,7 @@ def train(args: argparse.Namespace) -> None:
         rows = order[np.arange(step * args.batch, (step + 1) * args.batch) % len(order)]
         ids = torch.from_numpy(blocks[np.sort(rows)].astype(np.int64))
         with torch.autocast("cpu", torch.bfloat16):
-            logits = run(input_ids=ids).logits
-        loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
+            loss = loss_of(ids)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for opt in opts:

@@ -1,0 +1,238 @@
+"""The command line: verbs parse what the user typed and call one function each. Logs go to stderr, results to stdout.
+
+Exit codes: 0 done, 1 the run failed, 2 the input is wrong. Heavy libraries load inside the verb that needs them, so
+`version`, `sql`, `schema` and a wrong flag answer at once.
+"""
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from warehouse.errors import InputError
+
+app = typer.Typer(
+    name="winnow",
+    help="Find the best small training set in a large pool of instruction data, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+cache = typer.Typer(help="Look into the artifacts of the home.", no_args_is_help=True)
+app.add_typer(cache, name="cache")
+
+Home = Annotated[Path | None, typer.Option("--home", help="Where everything is kept; default WINNOW_HOME or ./winnow-home.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, for instance budgets=[500].")]
+
+
+class OutFormat(str, Enum):
+    """Formats a selection can be written in."""
+
+    messages = "messages"
+    alpaca = "alpaca"
+    sharegpt = "sharegpt"
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    typer.echo(installed("winnow"))
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="An empty or new folder.")] = Path()) -> None:
+    """Write a first recipe and a note on what to do next."""
+    from flows.start import init_folder
+
+    typer.echo(init_folder(folder))
+
+
+@app.command()
+def demo(overrides: Overrides = None, home: Home = None, as_json: AsJson = False) -> None:
+    """Run the main job on generated data: race selection methods on a skill with known truth."""
+    from flows.start import DEMO
+
+    _run(DEMO, overrides, home, as_json, "demo")
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, YAML.")],
+    overrides: Overrides = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe: synthesize, ingest, measure, select, tune, assess, report."""
+    _run(recipe, overrides, home, as_json, "run")
+
+
+@app.command()
+def select(
+    pool: Annotated[list[str], typer.Argument(help="Files, folders or hub names to choose from.")],
+    target: Annotated[list[str] | None, typer.Option("--target", help="Examples of what should get better.")] = None,
+    method: Annotated[str, typer.Option("--method", help="Selection method, for instance rds_plus.")] = "rds_plus",
+    budget: Annotated[int, typer.Option("--budget", help="Rows to choose.")] = 1000,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .jsonl, .json or .parquet.")] = Path("chosen.jsonl"),
+    model: Annotated[str | None, typer.Option("--model", help="Language model whose hidden states represent rows.")] = None,
+    encoder: Annotated[str | None, typer.Option("--encoder", help="Encoder that represents rows instead.")] = None,
+    param: Annotated[list[str] | None, typer.Option("--param", "-p", help="Parameter of the method, key=value.")] = None,
+    out_format: Annotated[OutFormat, typer.Option("--format", help="Format of the rows written.")] = OutFormat.messages,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw.")] = 0,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Choose rows of a pool for a target: no recipe, no training, no server; everything is cached in the home."""
+    from flows.select import SelectRequest, select_rows
+
+    request = SelectRequest(
+        pool=tuple(pool), target=tuple(target or ()), method=method, budget=budget, out=out, model=model, encoder=encoder,
+        params=tuple(param or ()), out_format=out_format.value, seed=seed,
+    )  # fmt: skip
+    _print_result(select_rows(request, _home(home)), as_json)
+
+
+@app.command()
+def sql(query: Annotated[str, typer.Argument(help="One SQL query over the warehouse.")], home: Home = None) -> None:
+    """Ask the warehouse; read-only, and never in the way of a run."""
+    from flows.tables import render
+    from warehouse.catalogue import query as ask
+
+    typer.echo(render(ask(_existing(home), query)))
+
+
+@app.command()
+def report(
+    run_id: Annotated[str | None, typer.Argument(metavar="RUN", help="A run's id; default the last finished one.")] = None,
+    home: Home = None,
+) -> None:
+    """Write the HTML report of a run again and print its path."""
+    from flows.report import write_report
+
+    typer.echo(str(write_report(_existing(home), run_id)))
+
+
+@app.command()
+def doctor(
+    recipe: Annotated[Path | None, typer.Argument(help="Also check what this recipe needs.")] = None, home: Home = None
+) -> None:
+    """Check the install, the home, the server, the model and the memory, and say what to do."""
+    from flows.doctor import examine
+
+    findings = examine(_home(home), recipe)
+    for finding in findings:
+        typer.echo(str(finding))
+    raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors."""
+    import json
+
+    from flows.recipes import Recipe
+
+    typer.echo(json.dumps(Recipe.model_json_schema(), indent=2))
+
+
+@app.command()
+def deploy(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, YAML.")],
+    cron: Annotated[str, typer.Option("--cron", help='When to run, for instance "0 3 * * *".')],
+    overrides: Overrides = None,
+    timezone: Annotated[str | None, typer.Option("--timezone", help="Time zone of the cron line; default UTC.")] = None,
+    home: Home = None,
+) -> None:
+    """Register a recipe as a Prefect deployment with a schedule; `winnow serve` runs what is due."""
+    from flows.deploy import deploy_recipe
+
+    typer.echo(deploy_recipe(recipe, overrides or [], cron, timezone, _home(home)))
+
+
+@app.command()
+def serve(home: Home = None) -> None:
+    """Run deployed recipes when they are due, until stopped."""
+    from flows.deploy import serve_deployments
+
+    serve_deployments(_home(home))
+
+
+@cache.command("ls")
+def cache_ls(
+    home: Home = None, verify: Annotated[bool, typer.Option("--verify", help="Check every file's hash.")] = False
+) -> None:
+    """List the artifacts of the home."""
+    from flows.cache import listing
+
+    typer.echo(listing(_existing(home), verify))
+
+
+@cache.command("explain")
+def cache_explain(
+    first: Annotated[str, typer.Argument(help="A run's id, or an artifact's key (a unique beginning is enough).")],
+    second: Annotated[str, typer.Argument(help="Another of the same kind.")],
+    home: Home = None,
+) -> None:
+    """Say which part of the key differs between two runs or two artifacts."""
+    from flows.cache import explain
+
+    typer.echo(explain(_existing(home), first, second))
+
+
+@cache.command("prune")
+def cache_prune(
+    keep: Annotated[int, typer.Option("--keep", min=0, help="Keep what the last KEEP finished runs used.")] = 10,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
+    home: Home = None,
+) -> None:
+    """Remove artifacts that no kept and no unfinished run used, and say what was freed."""
+    from flows.cache import prune
+
+    typer.echo(prune(_existing(home), keep, dry_run))
+
+
+def _run(recipe: Path, overrides: list[str] | None, home: Path | None, as_json: bool, command: str) -> None:
+    from flows.launch import launch
+
+    _print_result(launch(recipe, overrides or [], _home(home), command), as_json)
+
+
+def _print_result(result: Any, as_json: bool) -> None:
+    if as_json:
+        typer.echo(result.as_json())
+    else:
+        typer.echo(result.as_text())
+
+
+def _home(home: Path | None) -> Path:
+    """The home, made absolute: a schedule starts elsewhere."""
+    from flows.settings import Settings
+
+    return (home or Settings().home).expanduser().absolute()
+
+
+def _existing(home: Path | None) -> Path:
+    found = _home(home)
+    if not (found / "artifacts").is_dir():
+        raise InputError(f"there is no home at {found}; name one with --home or WINNOW_HOME, or make one with `winnow demo`")
+    return found
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    from flows.settings import be_quiet
+
+    be_quiet()
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

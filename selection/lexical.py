@@ -1,0 +1,35 @@
+"""`lexical`: rows that share character trigrams with the targets. No model, so it is the baseline a model must beat."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from selection.problem import Problem
+from selection.rds_plus import ListPolicy, choose_by_turns
+from selection.trigrams import DIMS, check_dims, spec
+from warehouse.records import Selection, Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Lexical:
+    """Targets, or tasks where there are several, take turns as in RDS+, by the cosine of hashed trigram sets.
+
+    dims    buckets that trigrams are hashed into
+    policy  how turns go: see `rds_plus`
+
+    Scores are the cosines that pulled the rows in; higher is better. Raises `InputError` without targets.
+    """
+
+    dims: int = DIMS
+    policy: ListPolicy = "retry"
+
+    def __post_init__(self) -> None:
+        check_dims(self.dims)
+
+    @property
+    def reads(self) -> Mapping[str, Spec]:
+        return {"trigrams": spec(self.dims)}
+
+    def __call__(self, problem: Problem, rng: np.random.Generator) -> Selection:
+        return choose_by_turns(problem, "trigrams", self.policy)

@@ -1,0 +1,206 @@
+"""What a user can name as a source of rows, and what it is: files, a saved `datasets` folder, or a hub data set."""
+
+import difflib
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from warehouse.errors import InputError
+
+KINDS = {
+    ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv",
+    ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+METADATA_FILES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "manifest.json")
+POOL_FILE = "pool.parquet"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_HUB = re.compile(rf"(?P<name>{_HUB_NAME.pattern})(@(?P<revision>[^:@]+))?(:((?P<config>[^:/]+)/)?(?P<split>[^:/]+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of rows. `name` places its rejects, relative to the folder that was given; `label` is their source."""
+
+    path: Path
+    name: str
+    label: str
+    kind: str
+    compression: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SavedDataset:
+    """One split of what `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote; `folder` is the split's own."""
+
+    folder: Path
+    label: str
+
+    @property
+    def name(self) -> str:
+        return self.label
+
+
+@dataclass(frozen=True, slots=True)
+class HubDataset:
+    """One split of a hub data set; without a split `train`, or the only one."""
+
+    name: str
+    revision: str | None = None
+    config: str | None = None
+    split: str | None = None
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+
+Part: TypeAlias = File | SavedDataset | HubDataset
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the user named, and the parts it is made of, in the order that their rows are read."""
+
+    text: str
+    parts: tuple[Part, ...]
+
+
+def locate(text: str) -> Source:
+    """The source that `text` names: a path where there is one, else a hub name (`org/name@revision:config/split`).
+
+    Raises `InputError` for a path that does not exist (with close matches), a folder without data files, a suffix that
+    is not known.
+    """
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return Source(text, _parts_of_folder(path))
+    if path.exists():
+        return Source(text, (_file(path, path.name),))
+    if saved := _saved_split(text):
+        return Source(text, (saved,))
+    hub = _HUB.fullmatch(text)
+    if _looks_like_path(text) or hub is None:
+        raise InputError(f"no such file or folder: {text}{_close_matches(path)}")
+    return Source(text, (HubDataset(**hub.groupdict()),))
+
+
+def _looks_like_path(text: str) -> bool:
+    suffix = re.search(r"\.[A-Za-z][A-Za-z0-9]{0,7}$", text)
+    return bool(suffix) or text.startswith((".", "/", "~")) or text.count(os.sep) >= 2
+
+
+def _close_matches(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f" (the folder {folder} does not exist)"
+    close = difflib.get_close_matches(path.name, sorted(p.name for p in folder.iterdir()), n=3)
+    return f". Did you mean {' or '.join(close)}?" if close else f" (nothing in {folder} has a similar name)"
+
+
+def _file(path: Path, name: str) -> File:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    compression = COMPRESSIONS.get(suffixes[-1]) if suffixes else None
+    suffix = (suffixes[:-1] if compression else suffixes)[-1:]
+    kind = KINDS.get("".join(suffix))
+    if kind is None or (kind == "parquet" and compression):
+        raise InputError(f"{path}: expected a file named {', '.join(KINDS)} (all but Parquet also with .gz or .zst)")
+    stem = path.name[: len(path.name) - sum(map(len, suffix)) - (len(suffixes[-1]) if compression else 0)]
+    return File(path, name, stem, kind, compression)
+
+
+def _parts_of_folder(folder: Path) -> tuple[Part, ...]:
+    if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+        return (_saved(folder, None),)
+    files = [path for path in _visible(folder) if _is_data(path)]
+    if (folder / POOL_FILE).is_file():  # a pool of the warehouse: its samples, not its own bookkeeping
+        files = [path for path in files if path.name.startswith("samples-")]
+    if not files:
+        raise InputError(f"{folder}: no data file in this folder; looked for {', '.join(KINDS)}, also with .gz or .zst")
+    return tuple(_file(path, path.relative_to(folder).as_posix()) for path in files)
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """Files under `folder` by relative path; hidden ones and those named `_...` (markers of other tools) left out."""
+    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
+        hidden = any(part.startswith((".", "_")) for part in path.relative_to(folder).parts)
+        if path.is_file() and not hidden:
+            yield path
+
+
+def _is_data(path: Path) -> bool:
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes = suffixes[:-1]
+    return bool(suffixes) and suffixes[-1] in KINDS and path.name not in METADATA_FILES
+
+
+def _saved_split(text: str) -> SavedDataset | None:
+    """`folder:split` of a saved DatasetDict."""
+    folder, _, split = text.rpartition(":")
+    if not (folder and (Path(folder).expanduser() / "dataset_dict.json").is_file()):
+        return None
+    return _saved(Path(folder).expanduser(), split)
+
+
+def _saved(folder: Path, split: str | None) -> SavedDataset:
+    label = folder.resolve().name
+    if not (folder / "dataset_dict.json").is_file():
+        return SavedDataset(folder, label)
+    splits = sorted(path.parent.name for path in folder.glob("*/state.json"))
+    return SavedDataset(folder / choose_split(str(folder), splits, split), label)
+
+
+def choose_split(name: str, splits: Sequence[str], wanted: str | None) -> str:
+    """`wanted`, or `train`, or the only split; never several, so that a test split is not trained on by accident."""
+    if wanted in splits:
+        return str(wanted)
+    if wanted is None and "train" in splits:
+        return "train"
+    if wanted is None and len(splits) == 1:
+        return splits[0]
+    found = ", ".join(splits) or "none"
+    asked = f"no split {wanted!r}" if wanted else "no split `train`"
+    raise InputError(f"{name}: {asked}; splits found: {found}. Name one, as in {name}:{splits[0] if splits else 'train'}")
+
+
+def fingerprint(source: Source | str) -> str:
+    """Content key of a source, 32 hexadecimal digits: labels and bytes, no path and no time.
+
+    Of a hub data set: its name, configuration, split and the commit that the revision stands for; offline, where the
+    commit cannot be asked for, the revision as given.
+    """
+    source = locate(source) if isinstance(source, str) else source
+    whole = hashlib.sha256()
+    for part in source.parts:
+        whole.update(f"{part.label}\0{_content(part)}\0".encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()[:32]
+
+
+def _content(part: Part) -> str:
+    if isinstance(part, File):
+        return f"{part.name}\0{_hash(part.path)}"
+    if isinstance(part, SavedDataset):
+        return "\0".join(f"{path.name}\0{_hash(path)}" for path in sorted(part.folder.glob("*.arrow")))
+    return f"{part.config}\0{part.split}\0{_commit(part)}"
+
+
+def _hash(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _commit(part: HubDataset) -> str:
+    from huggingface_hub import HfApi  # 0.3 s, and only hub names need it
+
+    try:
+        return str(HfApi().dataset_info(part.name, revision=part.revision).sha)
+    except (OSError, ValueError):
+        return str(part.revision)
