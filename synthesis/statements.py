@@ -13,6 +13,7 @@ import numpy as np
 from synthesis.chatter import CLOSINGS, MIDDLES, OPENINGS
 from synthesis.skill import Rng, Split, between, pick
 from synthesis.skills import SKILLS
+from synthesis.words import listed
 
 # Skills that a 2 M-parameter model learns slowly are stated more often (docs/log.md).
 WEIGHTS: Mapping[str, float] = {
@@ -32,13 +33,13 @@ TALK = (
     "{V} {w} {u}, they said.",
     "we read {v} {w} in a book and {u} in another.",
     "whoever says {v} may also say {u}.",
-    "\"{V} {u}\" was the start of the letter.",
+    '"{V} {u}" was the start of the letter.',
     "her note had {v}, {u} and {w} on it.",
 )
-TRACE_WORDS = (
+TRACE_WORDS = listed(
     "Compute step trace carry keep total sum mean median max min gcd sort insert list result then of and smallest "
     "biggest middle value common divisor product Show your work Final answer steps left remainder"
-).split()
+)
 
 
 def words_of_the_questions() -> tuple[str, ...]:

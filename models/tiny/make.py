@@ -31,7 +31,7 @@ VOCABULARY_SIZE = 1408
 SPECIAL = ("<bos>", "<eos>", "<pad>")
 TURNS = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 # Digits and upper-case letters one by one, lower-case words by BPE with their leading space, no merge across kinds.
-# The space before a digit or a capital stands alone, or goes with a comma, so each digit and capital has one token only.
+# The space before a digit or a capital stands alone or goes with a comma: each digit and capital has one token only.
 PIECES = r"[0-9]|[A-Z]| ?[a-z]+|, (?=[0-9A-Z])|\n| ?[^\sA-Za-z0-9]+|\s"
 CONTEXT = 512
 CHAT_TEMPLATE = (HERE / "chat_template.jinja").read_text(encoding="utf-8")
@@ -238,7 +238,9 @@ def train(args: argparse.Namespace) -> None:
             print(f"step {done} loss {np.mean(losses[-50:]):.4f} {rate:.0f} tokens/s", flush=True)
         if done % 500 == 0 or done == steps:
             save_state(state, done, model, opts)
-            print(json.dumps({"step": done, "seconds": round(time.time() - begin), **known(model, tokenizer)}), flush=True)
+            print(
+                json.dumps({"step": done, "seconds": round(time.time() - begin), **known(model, tokenizer)}), flush=True
+            )
     if not math.isnan(losses[-1] if losses else 0.0) and args.out:
         finish(model, tokenizer, Path(args.out))
 
