@@ -49,7 +49,7 @@ class Family(Protocol):
 class Short:
     """A skill whose reply is the bare answer.
 
-    Static noise makes slips of the pen in the question, outside the operands; dynamic noise corrupts the computed value.
+    Static noise makes slips of the pen in the question, outside the operands; dynamic noise corrupts the one value.
     """
 
     skill: Skill
