@@ -138,7 +138,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """"better" or "worse" only where the interval leaves out 0 and every seed agrees in sign."""
+        """ "better" or "worse" only where the interval leaves out 0 and every seed agrees in sign."""
         if self._one_sided(1.0):
             return "better" if self.higher_is_better else "worse"
         if self._one_sided(-1.0):

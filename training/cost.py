@@ -4,8 +4,8 @@ N parameters that take part in matrix products, T tokens: a forward pass is 2NT,
 another 2NT, the gradient with respect to the weights another 2NT (Kaplan et al. 2020, §2.1). Ivison et al. 2025, whose
 cost axis this is, charge 2048 tokens for every row; here rows are charged what they have.
 
-The costs of selection methods are sums of these two: RDS+ is a training run on the chosen tokens and a forward pass over
-the pool; LESS is two training runs and three gradient passes over the pool, `3 * train_flops(N, pool_tokens)`.
+The costs of selection methods are sums of these two: RDS+ is a training run on the chosen tokens and a forward pass
+over the pool; LESS is two training runs and three gradient passes over the pool, `3 * train_flops(N, pool_tokens)`.
 """
 
 

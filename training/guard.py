@@ -109,9 +109,7 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[Turns | None]]]:
         start += len(batch)
 
 
-def _sound(
-    start: int, block: list[Turns | None], rejected: dict[str, list[int]]
-) -> tuple[list[int], list[Messages]]:
+def _sound(start: int, block: list[Turns | None], rejected: dict[str, list[int]]) -> tuple[list[int], list[Messages]]:
     """Numbers and messages of the rows without a fault; the others are added to `rejected`."""
     numbers, messages = [], []
     for number, turns in enumerate(block, start):
@@ -158,5 +156,7 @@ class _Kept:
         self.ids, self.labels = [], []
 
     def guarded(self, rejected: Mapping[str, tuple[int, ...]], cut: int, lost: int) -> Guarded:
-        numbers, lengths, label_tokens = (np.asarray(x, np.int64) for x in (self.numbers, self.lengths, self.label_tokens))
+        numbers, lengths, label_tokens = (
+            np.asarray(x, np.int64) for x in (self.numbers, self.lengths, self.label_tokens)
+        )
         return Guarded(pa.Table.from_batches(self.batches), numbers, lengths, label_tokens, rejected, cut, lost)

@@ -8,9 +8,7 @@ from warehouse.records import Rows
 WINDOW = 8  # steps whose rows are sorted by length together: little padding, and still nearly a random order
 
 
-def order(
-    lengths: NDArray[np.int64], epochs: float, step_rows: int, by_length: bool, rng: np.random.Generator
-) -> Rows:
+def order(lengths: NDArray[np.int64], epochs: float, step_rows: int, by_length: bool, rng: np.random.Generator) -> Rows:
     """Row numbers (round(epochs · n),) for the whole run: each epoch a new permutation, a last part-epoch cut off.
 
     `step_rows` rows make one optimizer step. With `by_length`, rows of like length share a step: windows of 8 steps are

@@ -1,8 +1,8 @@
 """Supervised fine-tuning, of all weights or of a LoRA adapter, with trl's trainer.
 
 The loss is the negative log-likelihood of assistant tokens (end token included), averaged over the label tokens of an
-optimizer step, so that a step of 8 × 1 rows and one of 1 × 8 are the same step. Rows are tokenised here with the model's
-chat format and checked by `training.guard`; trl is handed ids and labels.
+optimizer step, so that a step of 8 × 1 rows and one of 1 × 8 are the same step. Rows are tokenised here with the
+model's chat format and checked by `training.guard`; trl is handed ids and labels.
 
 Imports neither torch nor trl: they load when a run starts.
 """
@@ -31,8 +31,8 @@ class Sft:
     batch_size         rows (packs of rows, where packing) in memory at once, on each device
     gradient_accumulation  batches per optimizer step
     max_length         tokens of a row, and of a pack; longer rows are cut on the right
-    packing            several rows per sequence (best-fit decreasing), kept apart by the attention mask: exact, and worth
-                       it on a GPU; on a processor grouping by length is quicker
+    packing            several rows per sequence (best-fit decreasing), kept apart by the attention mask: exact, and
+                       worth it on a GPU; on a processor grouping by length is quicker
     group_by_length    rows of like length share a step, which saves padding; the order stays nearly random
     schedule, warmup   learning rate after a linear rise over the share `warmup` of all steps
     lora_*             rank, alpha, dropout, and the module names that get an adapter: "all-linear" or some of them

@@ -1,4 +1,7 @@
-"""The trainers by name. A new one is a file, a line here, a line in the contract test and a part of docs/training.md."""
+"""The trainers by name.
+
+A new one is a file, a line here, a line in the contract test and a part of docs/training.md.
+"""
 
 from collections.abc import Callable
 

@@ -1,0 +1,49 @@
+"""The order of training rows."""
+
+from collections import Counter
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.order import order
+
+lengths_of = st.lists(st.integers(1, 50), min_size=1, max_size=60).map(lambda x: np.array(x, np.int64))
+
+
+@given(lengths_of, st.integers(1, 3), st.integers(1, 9), st.booleans(), st.integers(0, 9))
+def test_every_row_comes_once_per_epoch(
+    lengths: np.ndarray, epochs: int, step_rows: int, by_length: bool, seed: int
+) -> None:
+    rows = order(lengths, epochs, step_rows, by_length, np.random.default_rng(seed))
+    assert Counter(rows.tolist()) == dict.fromkeys(range(len(lengths)), epochs)
+    again = order(lengths, epochs, step_rows, by_length, np.random.default_rng(seed))
+    assert np.array_equal(rows, again)
+
+
+@given(lengths_of, st.floats(0.05, 3))
+def test_part_epochs_repeat_no_row_before_its_turn(lengths: np.ndarray, epochs: float) -> None:
+    rows = order(lengths, epochs, 4, True, np.random.default_rng(0))
+    assert len(rows) == max(1, round(epochs * len(lengths)))
+    assert max(Counter(rows.tolist()).values()) <= int(np.ceil(epochs))
+
+
+def test_grouping_saves_padding_and_stays_mixed() -> None:
+    lengths = np.random.default_rng(0).integers(1, 200, 4096)
+
+    def padding(rows: np.ndarray) -> int:
+        steps = lengths[rows].reshape(-1, 16)
+        return int((steps.max(axis=1, keepdims=True) - steps).sum())
+
+    plain = order(lengths, 1, 16, False, np.random.default_rng(0))
+    grouped = order(lengths, 1, 16, True, np.random.default_rng(0))
+    assert padding(grouped) < padding(plain) / 4
+    means = lengths[grouped].reshape(-1, 16).mean(axis=1)
+    assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.2
+
+
+def test_a_short_step_comes_last() -> None:
+    lengths = np.arange(1, 38)
+    rows = order(lengths, 1, 5, True, np.random.default_rng(3))
+    steps = [sorted(lengths[rows[i : i + 5]].tolist()) for i in range(0, 35, 5)]
+    assert all(step[-1] - step[0] == 4 for step in steps)
