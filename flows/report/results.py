@@ -1,0 +1,190 @@
+"""The outcome of a race: every method's value with its interval, and in words what was shown and what was not."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eval.metrics import Metric
+from eval.metrics import metric as known_metric
+from flows.report.book import Book
+from flows.report.text import label, number, plural, signed
+from warehouse.records import Estimate
+
+CONTROL = "balanced_random"
+BASE = "base model"
+BASELINES = (CONTROL, "random", BASE)
+SHOWN = 60  # results of one task and metric
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One method at one budget on one task and metric. `difference` is paired with balanced random; None for itself.
+
+    `seconds` of selecting and training and `flops` of measuring and training are of all seeds together.
+    """
+
+    method: str
+    budget: int
+    seeds: tuple[int, ...]
+    value: Estimate
+    difference: Estimate | None
+    seed_differences: tuple[float, ...]
+    verdict: str
+    seconds: float | None
+    flops: float | None
+    evaluations: tuple[str, ...]
+    arm: str
+
+    @property
+    def is_control(self) -> bool:
+        return self.method == CONTROL
+
+    @property
+    def is_baseline(self) -> bool:
+        """Chance, or no training at all: nothing that could be said to win."""
+        return self.method in BASELINES
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """All results of one task and metric, best first. `left_out` counts those beyond `SHOWN`."""
+
+    task: str
+    metric: str
+    meant: Metric
+    results: tuple[Result, ...]
+    left_out: int
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.meant.higher_is_better
+
+    @property
+    def better(self) -> str:
+        return "higher is better" if self.higher_is_better else "lower is better"
+
+    @property
+    def name(self) -> str:
+        return f"{self.metric} on {self.task}"
+
+    def best(self, budget: int) -> Result | None:
+        """The method with the best value at `budget`, baselines left aside."""
+        return next((r for r in self.results if r.budget == budget and not r.is_baseline), None)
+
+    def control(self, budget: int) -> Result | None:
+        return next((r for r in self.results if r.budget == budget and r.is_control), None)
+
+    @property
+    def verdicts(self) -> list["Verdict"]:
+        """What the race showed, one finding per budget."""
+        return [found for budget in self.budgets if (found := _verdict(self, budget))]
+
+    @property
+    def budgets(self) -> list[int]:
+        return sorted({r.budget for r in self.results if r.method != BASE})
+
+
+def arm(method: str, budget: int, several_budgets: bool) -> str:
+    """A method at a budget as charts and tables call it; the budget is said where the run has several."""
+    return f"{method} · {budget:,}" if several_budgets and budget else method
+
+
+def boards(book: Book) -> tuple[Board, ...]:
+    """One board per task and metric that the run compared, in the order of their names."""
+    rows = book.rows(
+        "SELECT * FROM results WHERE comparison = ANY(?) ORDER BY task, metric, budget, method", book.keys("compare")
+    )
+    names = dict.fromkeys((row["task"], row["metric"]) for row in rows)
+    return tuple(_board(*name, [row for row in rows if (row["task"], row["metric"]) == name]) for name in names)
+
+
+def _board(task: str, metric: str, rows: Sequence[dict[str, Any]]) -> Board:
+    meant = known_metric(metric)
+    higher = meant.higher_is_better
+    several = len({row["budget"] for row in rows if row["budget"]}) > 1
+    results = [_result(row, several) for row in rows]
+    ranked = sorted(results, key=lambda r: (-r.value.value if higher else r.value.value, r.method, r.budget))
+    return Board(label(task), metric, meant, tuple(ranked[:SHOWN]), max(0, len(ranked) - SHOWN))
+
+
+def _result(row: dict[str, Any], several_budgets: bool) -> Result:
+    value = Estimate(row["value"], row["low"], row["high"], row["n"])
+    difference = None
+    if row["difference"] is not None and row["method"] != CONTROL:
+        difference = Estimate(row["difference"], row["difference_low"], row["difference_high"], row["n"])
+    return Result(
+        method=label(row["method"]),
+        budget=row["budget"],
+        seeds=tuple(json.loads(row["seeds"] or "[]")),
+        value=value,
+        difference=difference,
+        seed_differences=tuple(json.loads(row["seed_differences"] or "[]")) if difference else (),
+        verdict=row["verdict"] or "" if difference else "",
+        seconds=row["seconds"],
+        flops=row["flops"],
+        evaluations=tuple(json.loads(row["evaluations"] or "[]")),
+        arm=arm(label(row["method"]), row["budget"], several_budgets),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One finding in words; `kind` is "better", "worse" or "open"."""
+
+    kind: str
+    text: str
+
+
+def _verdict(board: Board, budget: int) -> Verdict | None:
+    best, control = board.best(budget), board.control(budget)
+    if best is None:
+        return None
+    what = f"{board.name} with {plural(budget, 'row')} ({board.better})"
+    if control is None or best.difference is None:
+        return Verdict("open", f"{what}: {best.method} comes first with {_estimate(best.value)}. {_ALONE}")
+    winners = [r for r in board.results if r.budget == budget and not r.is_baseline and r.verdict == "better"]
+    if winners:
+        return Verdict("better", f"{what}: {_won(winners[0], control)}{_also(winners[1:])}{_seeds(winners[0])}")
+    return Verdict(*_lost(what, best, control))
+
+
+_ALONE = "There is no balanced random arm to compare it with, so nothing is shown."
+
+
+def _won(best: Result, control: Result) -> str:
+    assert best.difference is not None  # only such a result has the verdict "better"
+    return (
+        f"{best.method} beats balanced random, {_estimate(best.value)} against {_estimate(control.value)}; "
+        f"the paired difference is {_difference(best.difference)}."
+    )
+
+
+def _also(others: Sequence[Result]) -> str:
+    return f" Also better than balanced random: {', '.join(r.method for r in others)}." if others else ""
+
+
+def _lost(what: str, best: Result, control: Result) -> tuple[str, str]:
+    assert best.difference is not None  # the caller checked
+    kind = "worse" if best.verdict == "worse" else "open"
+    return kind, (
+        f"{what}: no method beats balanced random. The best of them, {best.method}, has {_estimate(best.value)} "
+        f"against {_estimate(control.value)}; the paired difference is {_difference(best.difference)}: "
+        f"{best.verdict}.{_seeds(best)}"
+    )
+
+
+def _seeds(result: Result) -> str:
+    n = len(result.seeds)
+    items = plural(result.value.n, "test item")
+    if n == 1:
+        return f" One seed, {items}: how much another seed would change this is not known."
+    return f" {n} seeds, {items}."
+
+
+def _estimate(value: Estimate) -> str:
+    return f"{number(value.value)} [{number(value.low)}, {number(value.high)}]"
+
+
+def _difference(value: Estimate) -> str:
+    return f"{signed(value.value)} [{signed(value.low)}, {signed(value.high)}]"
