@@ -12,7 +12,9 @@ HIGHER = "higher is better"
 NONE = "none"
 
 
-def selection(rows: Rows, scores: NDArray[Any], reasons: Sequence[str], direction: str, **diagnostics: Any) -> Selection:
+def selection(
+    rows: Rows, scores: NDArray[Any], reasons: Sequence[str], direction: str, **diagnostics: Any
+) -> Selection:
     """`rows` (k,) best first with equal weights; `direction` says how their `scores` (k,) read."""
     return Selection(
         rows=rows.astype(np.int64),

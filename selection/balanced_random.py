@@ -44,7 +44,7 @@ def take_turns(order: Rows, group: Rows, turn: NDArray[Any], n: int) -> tuple[Ro
     """The first n of the rows in `order` (m,) when their groups take turns, and the round (from 1) each was taken in.
 
     `group` (m,) is the group of each row of `order`, `turn` (g,) the place of each group within a round. A group out of
-    rows is passed by, so what it leaves is shared equally, and counts of groups that still have rows differ by at most 1.
+    rows is passed by: what it leaves is shared equally, and counts of groups that still have rows differ by at most 1.
     """
     rounds = np.empty(len(order), np.int64)
     together = np.argsort(group, kind="stable")

@@ -19,7 +19,8 @@ from selection.problem import Signal
 from warehouse.records import Floats
 
 GRID = 2.0**26
-TILE_NUMBERS = 1 << 20  # numbers of float64 in flight at once: 8 MB, so that memory does not grow with the block's width
+TILE_NUMBERS = 1 << 18  # numbers of float64 in flight at once: 2 MB, so that memory does not grow with the block
+TILE_ROWS = 128  # but never fewer rows than this, which a matrix product needs to be fast
 TARGETS_AT_ONCE = 64  # sparse rows meet dense targets in slabs of this many
 
 
@@ -43,15 +44,18 @@ def unit_rows(rows: Signal) -> Units:
 
 
 def cosines(targets: Signal, rows: Signal) -> Floats:
-    """Cosines (m, b) float64 of `targets` (m, d) with `rows` (b, d), each the values of `Units`, both dense or sparse."""
-    products = _sparse_products(targets, rows) if isinstance(rows, csr_matrix) else np.asarray(targets @ rows.T)
+    """Cosines (m, b) float64 of `targets` (m, d) with `rows` (b, d), both the values of `Units`."""
+    if isinstance(targets, csr_matrix) and isinstance(rows, csr_matrix):
+        products = _sparse_products(targets, rows)
+    else:
+        products = np.asarray(targets @ rows.T)
     products *= GRID**-2
     return products
 
 
 def tile_rows(rows: Signal) -> int:
     """How many of `rows` to bring to unit length at once."""
-    return rows.shape[0] if isinstance(rows, csr_matrix) else max(64, TILE_NUMBERS // max(rows.shape[1], 1))
+    return rows.shape[0] if isinstance(rows, csr_matrix) else max(TILE_ROWS, TILE_NUMBERS // max(rows.shape[1], 1))
 
 
 def _dense_units(rows: NDArray[Any]) -> Units:
@@ -69,7 +73,7 @@ def _sparse_units(rows: csr_matrix) -> Units:
     values = rows.astype(np.float64)
     values.sum_duplicates()
     row_of = np.repeat(np.arange(rows.shape[0]), np.diff(values.indptr))
-    squares = np.bincount(row_of, weights=np.square(values.data), minlength=rows.shape[0])
+    squares = np.bincount(row_of, np.square(values.data), rows.shape[0]).astype(np.float64)
     scale, finite, zero = _scales(squares)
     data = np.where(finite[row_of], values.data, 0.0) * scale[row_of]
     return Units(csr_matrix((np.rint(data), values.indices, values.indptr), shape=rows.shape), finite, zero)

@@ -38,5 +38,5 @@ class Length:
         rows = ranked(lengths, problem.keys, problem.budget)
         chosen = lengths[rows]
         reasons = [f"length={length} unit={self.unit}" for length in chosen.tolist()]
-        facts = {"order": "longest first", "unit": self.unit, "cut_off": float(chosen[-1]), "mean": float(chosen.mean())}
+        facts = {"order": "longest first", "mean_score": float(chosen.mean()), "cut_off": float(chosen[-1])}
         return selection(rows, chosen, reasons, HIGHER, **facts)

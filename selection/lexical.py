@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from selection.by_turns import ListPolicy, choose_by_turns
 from selection.problem import Problem
-from selection.rds_plus import ListPolicy, choose_by_turns
 from selection.trigrams import DIMS, check_dims, spec
 from warehouse.records import Selection, Spec
 

@@ -1,12 +1,17 @@
 """The question every selection method answers: which rows, for these targets, within this budget."""
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
+from threadpoolctl import threadpool_limits
 
 from warehouse.errors import InputError
 from warehouse.records import Rows, Selection, Spec
@@ -36,11 +41,21 @@ class Reducer(Protocol):
     ) -> T: ...
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass(frozen=True, slots=True)
 class InProcess:
-    """The default reducer: one block after the other in this process; memory is bounded by the block."""
+    """The default reducer: the blocks in threads of this process; memory is bounded by a few blocks per thread.
+
+    Each thread runs the linear-algebra library on one core: faster than one block at a time on all cores, and on a busy
+    machine many times so, because no product waits for a core that another process has.
+    """
 
     block_rows: int = BLOCK_ROWS
+    threads: int = field(default_factory=cores)
 
     def blocks(self, candidates: Mapping[str, Signal], n: int) -> Iterator[Block]:
         for start in range(0, n, self.block_rows):
@@ -50,11 +65,21 @@ class InProcess:
     def __call__(
         self, candidates: Mapping[str, Signal], n: int, per_block: Callable[[Block], T], merge: Callable[[T, T], T]
     ) -> T:
-        blocks = self.blocks(candidates, n)
-        answer = per_block(next(blocks))
-        for block in blocks:
-            answer = merge(answer, per_block(block))
-        return answer
+        with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(self.threads) as threads:
+            return reduce(merge, _in_order(threads, per_block, self.blocks(candidates, n), ahead=self.threads))
+
+
+def _in_order(
+    threads: ThreadPoolExecutor, work: Callable[[Block], T], blocks: Iterator[Block], ahead: int
+) -> Iterator[T]:
+    """The answers in the order of the blocks; at most `ahead` of them wait, beside the one in hand."""
+    waiting: deque[Future[T]] = deque()
+    for block in blocks:
+        waiting.append(threads.submit(work, block))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +149,8 @@ def _check_keys(keys: NDArray[np.uint64]) -> None:
 def _check_budget(budget: int, n: int) -> None:
     if budget <= 0:
         raise InputError(f"the budget is {budget} rows; give at least 1")
+    if n == 0:
+        raise InputError("the pool is empty: there is nothing to choose from")
     if budget > n:
         raise InputError(f"the budget is {budget} rows but the pool has {n}; give at most {n}")
 

@@ -12,7 +12,7 @@ from warehouse.records import Rows, Selection, Spec
 
 @dataclass(frozen=True, slots=True)
 class Random:
-    """Every set of `budget` rows is equally likely. A smaller budget with the same seed draws the first of the same rows.
+    """Every set of `budget` rows is equally likely; a smaller budget with the same seed is the beginning of a larger.
 
     Scores are 0 and have no direction: nothing was measured.
     """

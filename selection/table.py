@@ -42,7 +42,7 @@ class Parameter:
         return {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}[self.kind]
 
     def holds(self, value: Any) -> bool:
-        """Whether `value`, as YAML gives it, is of this parameter's type; a whole number is a number, true is neither."""
+        """Whether `value`, as YAML gives it, is of this type; a whole number is a number too, true is neither."""
         if get_origin(self.kind) is Literal:
             return value in get_args(self.kind)
         if isinstance(value, bool):
@@ -57,9 +57,9 @@ def parameters(name: str) -> dict[str, Parameter]:
 
 
 def build(name: str, params: Mapping[str, Any], **filled: Any) -> Method:
-    """Method `name` with a recipe's `params`; `filled` is what the run knows (`FILLED`), taken where the method has it.
+    """Method `name` with a recipe's `params`; `filled` is what the run knows (`FILLED`), used where the method has it.
 
-    Raises `InputError` for an unknown method or parameter, a value of the wrong type, or a representation that is missing.
+    Raises `InputError` for an unknown method or parameter, a value of the wrong type, or a missing representation.
     """
     known = parameters(name)
     for param, value in params.items():

@@ -92,7 +92,7 @@ def told(targets: Targets, at: Rows) -> list[str]:
 def _check_directions(units: Units) -> None:
     if not units.finite.all():
         bad = np.flatnonzero(~units.finite)
-        raise InputError(f"{len(bad)} target vectors hold NaN or infinity, the first is target {bad[0]}: measure them again")
+        raise InputError(f"{len(bad)} targets hold NaN or infinity, the first is target {bad[0]}: measure them again")
     if units.zero.any():
         bad = np.flatnonzero(units.zero)
-        raise InputError(f"{len(bad)} targets have a vector of length 0, the first is target {bad[0]}: leave out empty targets")
+        raise InputError(f"{len(bad)} targets have length 0, the first is target {bad[0]}: leave out empty ones")

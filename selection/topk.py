@@ -16,7 +16,7 @@ from selection.problem import KEYS, Block, Problem, Signal
 from warehouse.errors import InputError
 from warehouse.records import Floats, Rows
 
-STRIPS = 16  # a list is searched by the maxima of its strips first when it is this many times longer than 2k
+STRIPS = 8  # a list is searched by the maxima of its strips first when it is this many times longer than 2k
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Lists:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """Rows that could not be compared as they are: how many are not finite, the first of them, how many have length 0."""
+    """Rows that cannot be compared: how many are not finite, the first of them, and how many have length 0."""
 
     broken: int = 0
     first_broken: int = -1
@@ -93,7 +93,7 @@ class TopOfBlock:
 
 
 def top_lists(problem: Problem, lists: Lists, k: int) -> Top:
-    """The best min(k, n) rows of every list, best first. Raises `InputError` where a candidate's vector is not finite."""
+    """The best min(k, n) rows of every list, best first. Raises `InputError` where a candidate is not finite."""
     top = problem.reduce(TopOfBlock(lists, k), merge)
     if top.census.broken:
         raise InputError(
@@ -106,8 +106,10 @@ def top_lists(problem: Problem, lists: Lists, k: int) -> Top:
 
 def merge(first: Top, second: Top) -> Top:
     """The best k of both; associative and commutative."""
-    both = [np.concatenate(pair, axis=1) for pair in _pairs(first, second)]
-    return cut(Top(first.k, both[0], both[1], both[2], first.census.plus(second.census)))
+    scores = np.concatenate([first.scores, second.scores], axis=1)
+    keys = np.concatenate([first.keys, second.keys], axis=1)
+    rows = np.concatenate([first.rows, second.rows], axis=1)
+    return cut(Top(first.k, scores, keys, rows, first.census.plus(second.census)))
 
 
 def cut(top: Top) -> Top:
@@ -149,10 +151,7 @@ def _kth_largest(scores: Floats, k: int) -> Any:
     return np.partition(scores, -k)[-k]
 
 
-def _pairs(first: Top, second: Top) -> tuple[tuple[NDArray[Any], NDArray[Any]], ...]:
-    return (first.scores, second.scores), (first.keys, second.keys), (first.rows, second.rows)
-
-
 def _take(top: Top, at: Rows) -> Top:
-    scores, keys, rows = (np.take_along_axis(part, at, axis=1) for part in (top.scores, top.keys, top.rows))
-    return Top(top.k, scores, keys, rows, top.census)
+    scores = np.take_along_axis(top.scores, at, axis=1)
+    keys = np.take_along_axis(top.keys, at, axis=1)
+    return Top(top.k, scores, keys, np.take_along_axis(top.rows, at, axis=1), top.census)

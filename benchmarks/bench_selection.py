@@ -1,0 +1,125 @@
+"""Selection: RDS+ scoring and turns against the released code's way and against FAISS, and the trigram signal.
+
+python benchmarks/bench_selection.py [--json]
+"""
+
+import importlib.util
+import random
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.frame import Row, best_of, race, run
+from selection.by_turns import start_depth
+from selection.problem import Problem
+from selection.rds_plus import RdsPlus
+from selection.round_robin import retry
+from selection.trigrams import trigrams
+from warehouse.records import Rows, Selection, Spec
+
+D, Q = 384, 50
+Vectors = NDArray[np.float32]
+
+
+def vectors(n: int, rng: np.random.Generator) -> Vectors:
+    """(n, D) rows of unit length around 200 centres, as embeddings of real text crowd."""
+    centres = rng.standard_normal((200, D), dtype=np.float32)
+    rows = centres[rng.integers(0, 200, n)] + rng.standard_normal((n, D), dtype=np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def problem(pool: Vectors, targets: Vectors, budget: int) -> Problem:
+    return Problem(
+        budget=budget,
+        keys=np.arange(len(pool), dtype=np.uint64),
+        candidates={"representation": pool},
+        targets={"representation": targets},
+        target_task=np.zeros(len(targets), np.int64),
+    )
+
+
+def ours(question: Problem, policy: Any) -> Selection:
+    return RdsPlus(Spec("representation", {}), policy)(question, np.random.default_rng(0))
+
+
+def dictionaries(pool: Vectors, targets: Vectors, budget: int) -> list[int]:
+    """The released code's way: a dictionary of dictionaries of floats, a full sort per target, `list.pop(0)` per pick,
+    and the list of picks rebuilt without its duplicates after each."""
+    products = targets @ pool.T
+    scores = {t: {row: float(products[t, row]) for row in range(len(pool))} for t in range(len(targets))}
+    ranked = {t: sorted(scores[t].items(), key=lambda item: item[1], reverse=True) for t in scores}
+    picks: list[int] = []
+    while len(picks) < budget:
+        for t in ranked:
+            picks.append(ranked[t].pop(0)[0])
+            picks = list(dict.fromkeys(picks))
+    return picks[:budget]
+
+
+def faiss_lists(index: Any, targets: Vectors, budget: int) -> Rows:
+    """Exact inner products and top-k by FAISS, then the same turns. The index stands already and checks no vector."""
+    k = start_depth(budget, len(targets))
+    while True:
+        rows = index.search(targets, k)[1]
+        turns = retry(rows, budget)
+        if turns is not None:
+            return np.asarray(rows[turns.lists, turns.places])
+        k = min(2 * k, budget)
+
+
+def agree(first: Rows | list[int], second: Rows | list[int]) -> None:
+    """Both must have picked the same rows but for near ties: float32 sums round where ours do not."""
+    shared = len(np.intersect1d(first, second)) / len(first)
+    if shared < 0.999:
+        raise AssertionError(f"only {shared:.2%} of the picks agree")
+
+
+def against_dictionaries(rng: np.random.Generator) -> Row:
+    pool, targets, budget = vectors(20_000, rng), vectors(Q, rng), 1000
+    question = problem(pool, targets, budget)
+    seconds, answer, peer, theirs = race(
+        3, lambda: ours(question, "consume"), lambda: dictionaries(pool, targets, budget)
+    )
+    agree(answer.rows, theirs)
+    return Row("RDS+ 1,000 of 20,000 rows, 50 targets, against dicts and sorts", seconds, "s", 10, peer)
+
+
+def against_faiss(rng: np.random.Generator) -> Iterator[Row]:
+    import faiss
+
+    pool, targets = vectors(200_000, rng), vectors(Q, rng)
+    index = faiss.IndexFlatIP(D)
+    index.add(pool)
+    for budget in (1_000, 10_000):
+        question = problem(pool, targets, budget)
+        mine, theirs = partial(ours, question, "retry"), partial(faiss_lists, index, targets, budget)
+        seconds, answer, peer, picks = race(7, mine, theirs)
+        agree(answer.rows, picks)
+        yield Row(f"RDS+ {budget:,} of 200,000 rows, 50 targets, against FAISS", seconds, "s", 0.8, peer)
+
+
+def trigram_signal() -> Row:
+    draw = random.Random(0)
+    words = ["".join(draw.choices("etaoinshrdlucmfw", k=draw.randint(2, 9))) for _ in range(5000)]
+    texts = [" ".join(draw.choices(words, k=46)) for _ in range(20_000)]
+    seconds, _ = best_of(3, lambda: trigrams(texts), time.process_time)
+    return Row("trigrams of 20,000 texts of 300 characters, one core", seconds, "CPU s", 2.0)
+
+
+def measure() -> Iterator[Row]:
+    rng = np.random.default_rng(0)
+    yield against_dictionaries(rng)
+    if importlib.util.find_spec("faiss"):
+        yield from against_faiss(rng)
+    else:
+        print("FAISS is not installed: its rows are not measured (pip install faiss-cpu)", file=sys.stderr)
+    yield trigram_signal()
+
+
+if __name__ == "__main__":
+    sys.exit(run(measure))
