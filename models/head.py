@@ -21,7 +21,7 @@ class Head:
     adjust: Callable[[torch.Tensor], torch.Tensor]
 
     def logits(self, states: torch.Tensor, tokens: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (n, c) float32 after hidden states (n, d), of `tokens` (c,) alone where given: only their rows are read.
+        """Logits (n, c) float32 after hidden states (n, d); where `tokens` (c,) are given, of these alone.
 
         The product is made in the model's own number format, as in its training loss.
         """
@@ -32,7 +32,7 @@ class Head:
     def logprobs(self, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Natural log-probability (n,) float32 of each target token after hidden states (n, d), in chunks of rows."""
         rows = max(1, CHUNK_LOGITS // len(self.weight))
-        pairs = zip(states.split(rows), targets.split(rows), strict=True)
+        pairs = zip(torch.split(states, rows), torch.split(targets, rows), strict=True)
         parts = [-functional.cross_entropy(self.logits(h), t, reduction="none") for h, t in pairs]
         return torch.cat(parts) if parts else states.new_zeros(0, dtype=torch.float32)
 

@@ -22,7 +22,8 @@ from models.tokens import lengths
 from warehouse.errors import InputError
 from warehouse.records import Checkpoint, Messages
 
-BATCH_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 32768}
+BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16384}
+REPLY_FACTOR = 2  # a step of writing computes one token per row, so batches of replies may hold more than forward passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ class LocalModel:
 
         `dtype` is "auto", "float32", "bfloat16" or "float16"; `device` "auto" or a torch device. Rows are cut to
         `max_length` tokens, or to the positions the model has, if fewer. `batch_tokens` bounds the tokens of one
-        forward pass, padding included (by default 4,096 on a processor, 32,768 on a GPU). Neither it nor `layout`
+        forward pass, padding included (by default 2,048 on a processor, 16,384 on a GPU). Neither it nor `layout`
         ("padded", "packed") changes a result. Raises `InputError` for whatever cannot be loaded, before any work.
         """
         if layout not in LAYOUTS:
@@ -152,7 +153,7 @@ class LocalModel:
         """
         asked = self._asked([p.messages for p in prompts])
         drafts = [self._draft(prompt, tokens.ids) for prompt, tokens in zip(prompts, asked, strict=True)]
-        for batch in batches([len(d.ids) + d.room for d in drafts], self.batch_tokens):
+        for batch in batches([len(d.ids) + d.room for d in drafts], REPLY_FACTOR * self.batch_tokens):
             write(self.network, self._vocabulary, [drafts[i] for i in batch])
         self.tokens_processed += sum(len(d.ids) + len(d.tokens) for d in drafts)
         return [completion(draft, self._vocabulary) for draft in drafts]

@@ -1,6 +1,8 @@
 """Loading a causal language model: files, device, number format, adapter. Safetensors only."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,7 @@ def load_network(
 
 
 def choose_device(device: str) -> torch.device:
-    """"auto" is CUDA, else Apple's MPS, else the processor."""
+    """With "auto": CUDA, else Apple's MPS, else the processor."""
     if device != "auto":
         return torch.device(device)
     if torch.cuda.is_available():
@@ -54,7 +56,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """"auto" is bfloat16 where the hardware multiplies it (`docs/models.md` has the measurements), else float32."""
+    """With "auto": bfloat16 where the hardware multiplies it (`docs/models.md` has the measurements), else float32."""
     if dtype == "auto":
         return torch.bfloat16 if _multiplies_bfloat16(device) else torch.float32
     if dtype not in DTYPES:
@@ -64,7 +66,7 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 def _multiplies_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":
         able = torch.cpu.get_capabilities()
         return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
@@ -90,11 +92,27 @@ def _read(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, local_files_only=True
-        )
+        with _no_progress_bars():
+            return AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, local_files_only=True
+            )
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} cannot be loaded as a causal language model: {error}") from error
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Reading weights draws a bar on stderr, through whatever progress the caller shows."""
+    from transformers.utils import logging
+
+    bars: Any = logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 def _read_tokenizer(folder: Path, trust_remote_code: bool) -> Any:

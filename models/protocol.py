@@ -28,6 +28,17 @@ class Prompt:
     stop: tuple[str, ...] = ()
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not self.messages:
+            raise ValueError("a prompt needs at least one message")
+        if self.max_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"a prompt needs max_tokens >= 1, temperature >= 0 and 0 < top_p <= 1; got {self.max_tokens}, "
+                f"{self.temperature}, {self.top_p}"
+            )
+        if "" in self.stop:
+            raise ValueError("an empty stop string would end every reply before it starts")
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:

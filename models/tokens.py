@@ -45,8 +45,9 @@ def load_tokenizer(folder: Path, template: str = "tulu") -> tuple[Tokenizer, Cha
     tokenizer = Tokenizer.from_file(str(path))
     config = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
     own = folder / "chat_template.jinja"
-    template_text = own.read_text(encoding="utf-8") if own.exists() else config.get("chat_template")
-    return tokenizer, chat_format(tokenizer, _text(config, "eos_token"), template, template_text, _text(config, "bos_token"))
+    carried = own.read_text(encoding="utf-8") if own.exists() else config.get("chat_template")
+    bos, eos = _text(config, "bos_token"), _text(config, "eos_token")
+    return tokenizer, chat_format(tokenizer, eos, template, carried, bos)
 
 
 def _json(path: Path) -> dict[str, Any]:
