@@ -104,7 +104,7 @@ def _header(lines: _Lines, name: str, delimiters: tuple[str, ...]) -> tuple[str,
     if not text:
         return delimiters[0], []
     headers = {delimiter: next(csv.reader([text], delimiter=delimiter)) for delimiter in delimiters}
-    chosen = next((d for d in delimiters if recognise(tuple(headers[d]))), delimiters[0])
+    chosen = next((d for d in delimiters if recognise(tuple(headers[d])).layouts), delimiters[0])
     header = headers[chosen]
     if repeated := sorted({column for column in header if header.count(column) > 1}):
         raise InputError(f"{name}: the header names a column twice: {', '.join(map(repr, repeated))}")

@@ -14,8 +14,9 @@ from functools import lru_cache
 from typing import Any, NoReturn
 from uuid import UUID
 
+from warehouse.json_text import loads
+from warehouse.records import Example, Message, Role
 from warehouse.rejects import Reason, Refused, excerpt
-from warehouse.records import Example, Message, Messages, Role
 
 ROLES: Mapping[str, Role] = {
     "system": "system", "developer": "system",
@@ -56,35 +57,59 @@ class Format:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A format found in given columns: part → the column that fills it."""
+    """A format found in given columns: part → the column that fills it, and the columns that are left for meta."""
 
     format: Format
     columns: Mapping[str, str]
+    required: tuple[str, ...]
+    left: tuple[str, ...]
 
     def filled(self, row: Mapping[str, Any]) -> int:
         """How many required parts hold something in `row`."""
-        return sum(row[self.columns[part]] not in (None, "") for part in self.format.required)
+        return sum([row[column] is not None and row[column] != "" for column in self.required])
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What a tuple of column names means: the formats it can hold, the most specific first (none: it is not known).
+
+    `source`, `identity` and `meta` are columns that mean the same in every format; empty where there is none.
+    """
+
+    layouts: tuple[Layout, ...]
+    source: str
+    identity: str
+    meta: str
+
+    def layout_of(self, row: Mapping[str, Any]) -> Layout:
+        """The layout that `row` fills best: files of mixed schemas leave the columns of the others empty."""
+        first = self.layouts[0]
+        if len(self.layouts) == 1 or first.filled(row) == len(first.required):
+            return first
+        return max(self.layouts, key=lambda layout: layout.filled(row) / len(layout.required))
 
 
 def known_formats() -> str:
     """One line per format with its required columns, for error messages."""
-    lines = (
-        f"  {f.name}: " + " and ".join("/".join(names) for names in f.required.values()) for f in FORMATS
-    )
+    lines = (f"  {f.name}: " + " and ".join("/".join(names) for names in f.required.values()) for f in FORMATS)
     return "Known formats and the columns they need:\n" + "\n".join(lines)
 
 
 @lru_cache(maxsize=1024)
-def recognise(columns: tuple[str, ...]) -> tuple[Layout, ...]:
-    """Every known format that `columns` can hold, the most specific first; empty where none fits."""
+def recognise(columns: tuple[str, ...]) -> Columns:
+    """What the columns of a row or file mean. `layouts` is empty where no known format fits."""
     folded = _fold(columns)
-    layouts = []
-    for candidate in FORMATS:
-        found = {part: _first(folded, names) for part, names in candidate.required.items()}
-        if all(found.values()):
-            found |= {part: _first(folded, names) for part, names in candidate.optional.items()}
-            layouts.append(Layout(candidate, {part: column for part, column in found.items() if column is not None}))
-    return tuple(layouts)
+    layouts = tuple(layout for known in FORMATS if (layout := _layout(known, columns, folded)))
+    return Columns(layouts, _first(folded, SOURCE_COLUMNS) or "", folded.get("id", ""), folded.get("meta", ""))
+
+
+def _layout(known: Format, columns: tuple[str, ...], folded: Mapping[str, str]) -> Layout | None:
+    found = {part: _first(folded, names) for part, names in (*known.required.items(), *known.optional.items())}
+    if not all(found[part] for part in known.required):
+        return None
+    used = {part: column for part, column in found.items() if column is not None}
+    left = tuple(column for column in columns if column and column not in used.values())
+    return Layout(known, used, tuple(used[part] for part in known.required), left)
 
 
 def _fold(columns: Sequence[str]) -> dict[str, str]:
@@ -105,55 +130,51 @@ class Interpreter:
         self._label = label
         self.notes: dict[str, None] = {}
         self._ids: set[int] = set()  # hashes: about 75 bytes per explicit id
+        self._names: tuple[str, ...] = ()
+        self._columns = recognise(())
 
     def __call__(self, row: Mapping[str, Any]) -> Example | Refused:
         """The example in `row`, in whichever known format it is, or why there is none."""
-        columns = tuple(row)
-        layouts = recognise(columns)
-        if not layouts:
-            return Refused(Reason.UNKNOWN_COLUMNS, excerpt(", ".join(columns)))
-        layout = layouts[0] if len(layouts) == 1 else max(layouts, key=lambda layout: layout.filled(row))
+        columns = self._columns_of(row)
+        if not columns.layouts:
+            return Refused(Reason.UNKNOWN_COLUMNS, excerpt(", ".join(row)))
+        layout = columns.layout_of(row)
+        filled = {part: row[column] for part, column in layout.columns.items()}
         try:
-            parts = {part: row[column] for part, column in layout.columns.items()}
-            messages = tuple(layout.format.read(parts, self._note))
+            messages = tuple(layout.format.read(filled, self._note))
         except _Refusal as refusal:
             return refusal.refused
-        return self._example(row, layout, messages)
+        meta = {name: value for name in layout.left if (value := row[name]) is not None}
+        source = meta.pop(columns.source) if _is_label(meta.get(columns.source)) else self._label
+        if columns.meta in meta:
+            meta = _merged(meta, columns.meta)
+        if isinstance(given := filled.get("input"), str) and given.strip():
+            meta["input"] = given  # what an export needs to part instruction and input again
+        return Example(messages, source, self._plain_columns(meta))
 
     def repeats(self, row: Mapping[str, Any]) -> bool:
         """Whether the row's explicit `id` was seen in this file before; remembers it."""
-        value = row.get(_special(tuple(row)).identity)
+        value = row.get(self._columns_of(row).identity)
         if value is None or value == "" or isinstance(value, list | dict | float):
             return False
         seen, size = self._ids, len(self._ids)
         seen.add(hash((type(value), value)))
         return len(seen) == size
 
+    def _columns_of(self, row: Mapping[str, Any]) -> Columns:
+        names = tuple(row)
+        if names != self._names:
+            self._names, self._columns = names, recognise(names)
+        return self._columns
+
     def _note(self, text: str) -> None:
         self.notes[text] = None
 
-    def _example(self, row: Mapping[str, Any], layout: Layout, messages: Messages) -> Example:
-        special = _special(tuple(row))
-        used = set(layout.columns.values())
-        extra = {name: value for name, value in row.items() if value is not None and name and name not in used}
-        source = extra.get(special.source)
-        if isinstance(source, str) and source.strip():
-            del extra[special.source]
-        else:
-            source = self._label
-        if special.meta in extra:
-            extra = _merged(extra, special.meta)
-        given = row.get(layout.columns.get("input", ""))
-        if isinstance(given, str) and given.strip():
-            extra["input"] = given  # what an export needs to part instruction and input again
-        return Example(messages, source, self._plain_columns(extra))
-
-    def _plain_columns(self, extra: dict[str, Any]) -> dict[str, Any]:
+    def _plain_columns(self, meta: dict[str, Any]) -> dict[str, Any]:
+        if all([type(value) in _SCALARS for value in meta.values()]):
+            return meta
         plain = {}
-        for name, value in extra.items():
-            if isinstance(value, str | int):
-                plain[name] = value
-                continue
+        for name, value in meta.items():
             try:
                 plain[name] = _plain(value)
             except (TypeError, RecursionError) as error:
@@ -161,19 +182,11 @@ class Interpreter:
         return plain
 
 
-@dataclass(frozen=True, slots=True)
-class _Special:
-    """Columns that mean the same in every format; empty where a file has none."""
-
-    source: str
-    identity: str
-    meta: str
+_SCALARS = (str, int, bool)
 
 
-@lru_cache(maxsize=1024)
-def _special(columns: tuple[str, ...]) -> _Special:
-    folded = _fold(columns)
-    return _Special(_first(folded, SOURCE_COLUMNS) or "", folded.get("id", ""), folded.get("meta", ""))
+def _is_label(value: Any) -> bool:
+    return isinstance(value, str) and not value.isspace() and value != ""
 
 
 def _merged(extra: dict[str, Any], meta: str) -> dict[str, Any]:
@@ -189,13 +202,13 @@ def _parsed(value: Any) -> Any:
     if not (isinstance(value, str) and value.lstrip()[:1] in ("[", "{")):
         return value
     try:
-        return json.loads(value)
+        return loads(value)
     except (ValueError, RecursionError):
         return value
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON can hold it: not a number is null, a date its ISO text. Raises `TypeError` for bytes and the like."""
+    """`value` as JSON can hold it: NaN is null, a date its ISO text. Raises `TypeError` for bytes and the like."""
     if value is None or isinstance(value, str | int):
         return value
     if isinstance(value, float):
@@ -342,4 +355,8 @@ FORMATS: tuple[Format, ...] = (
         {"input": ("context",), "system": SYSTEM_COLUMNS, "history": ("history",)},
         _from_pair,
     ),
+)
+
+TEXT_COLUMNS = frozenset(
+    name for known in FORMATS for names in (dict(known.required) | dict(known.optional)).values() for name in names
 )

@@ -19,7 +19,8 @@ Placed = tuple[str, dict[str, Any] | Refused]
 def json_rows(opened: Open, name: str, named_lines: bool, limit: int = ROW_LIMIT) -> Iterator[Placed]:
     """Rows of a JSON or JSON Lines file, told apart by content; each with its place (`:12` or ` row 12`).
 
-    `named_lines` says that the suffix promises JSON Lines: then only a leading `[` makes it a document. Raises `InputError` for a document that is cut short or holds no rows.
+    `named_lines` says that the suffix promises JSON Lines: then only a leading `[` makes it a document. Raises
+    `InputError` for a document that is cut short or holds no rows.
     """
     with opened() as stream:
         lines = _is_lines(stream, named_lines)
@@ -70,7 +71,7 @@ def _is_lines(stream: BinaryIO, named_lines: bool) -> bool:
 
 
 def _is_one_row(row: dict[str, Any]) -> bool:
-    return bool(recognise(tuple(row))) and _orientation(row) is None
+    return bool(recognise(tuple(row)).layouts) and _orientation(row) is None
 
 
 def _next_line(stream: BinaryIO) -> bytes:
@@ -119,7 +120,7 @@ def _document_rows(opened: Open, name: str, limit: int) -> Iterator[Placed]:
         members = _survey(cursor)
     if columns := _columns(members):
         yield from _column_rows(opened, name, limit, columns)
-    elif recognise(tuple(member.name for member in members)) and not _tables(members):
+    elif recognise(tuple(member.name for member in members)).layouts and not _tables(members):
         with opened() as stream:
             yield " row 0", _row(JsonCursor(stream, name, limit).value())
     else:
@@ -154,13 +155,13 @@ def _survey(cursor: JsonCursor) -> list[_Member]:
 
 def _tables(members: Sequence[_Member]) -> list[_Member]:
     """The lists whose items look like rows."""
-    return [m for m in members if m.opens == "[" and isinstance(m.first, dict) and recognise(tuple(m.first))]
+    return [m for m in members if m.opens == "[" and isinstance(m.first, dict) and recognise(tuple(m.first)).layouts]
 
 
 def _columns(members: Sequence[_Member]) -> list[_Member]:
     """The members that are columns, where they make up a known format: lists, or objects keyed by row (pandas)."""
     columns = [m for m in members if m.opens in ("[", "{") and not _is_turn(m.first)]
-    return columns if recognise(tuple(m.name for m in columns)) else []
+    return columns if recognise(tuple(m.name for m in columns)).layouts else []
 
 
 def _is_turn(value: Any) -> bool:

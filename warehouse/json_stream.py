@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from warehouse.errors import InputError
+from warehouse.json_text import loads
 from warehouse.rejects import ROW_LIMIT, Reason, Refused, excerpt
 
 CHUNK = 2**20
 _SPACE = re.compile(r"[ \t\r\n]*")
 _SCALAR_END = re.compile(r"[\s,\]}:]")
 _STRUCTURE = re.compile(r'["{}\[\]]')
-_IN_STRING = re.compile(r'\\.|"', re.DOTALL)
+_IN_STRING = re.compile(r'["\\]')
 _ESCAPED_BYTES = re.compile(r"[\udc80-\udcff]")
 _decode = json.JSONDecoder().raw_decode
 
@@ -26,7 +27,7 @@ _decode = json.JSONDecoder().raw_decode
 def read_json(text: str) -> Any:
     """The value of `text`, or a `Refused` that says what is wrong with it."""
     try:
-        return json.loads(text)
+        return loads(text)
     except (ValueError, RecursionError) as error:
         return Refused(Reason.MALFORMED, excerpt(f"{error}: {text}"))
 
@@ -84,7 +85,7 @@ class JsonCursor:
             value, end = _decode(self._text, self._at)
         except (ValueError, RecursionError):
             return self._bounded()
-        if end == len(self._text):  # a number may go on in the next chunk
+        if end - self._at > self._limit or isinstance(value, int | float):  # a number may go on in the next chunk
             return self._bounded()
         return self._accept(value, end)
 
@@ -128,19 +129,20 @@ class JsonCursor:
         while True:
             found = (_IN_STRING if quoted else _STRUCTURE).search(self._text, position)
             if found is None:
-                # A backslash at the end of the window escapes a character of the next one.
-                held = int(quoted and self._text.endswith("\\") and position < len(self._text))
-                scanned = len(self._text) - held - self._at
-                if dropped + scanned > self._limit:
-                    dropped, self._at, scanned = dropped + scanned, self._at + scanned, 0
+                ahead = max(position - len(self._text), 0)  # 1 where the last character escapes one of the next window
+                if dropped + len(self._text) - self._at > self._limit:
+                    dropped, self._at = dropped + len(self._text) - self._at, len(self._text)
+                scanned = len(self._text) - self._at
                 if not self._more():
                     raise self._error("the rest of the document; it is cut short")
-                position = self._at + scanned
+                position = self._at + scanned + ahead
                 continue
             position, token = found.end(), found.group()
-            if token == '"':
+            if token == "\\":
+                position += 1
+            elif token == '"':
                 quoted = not quoted
-            elif not quoted:
+            else:
                 depth += 1 if token in "{[" else -1
             if depth == 0 and not quoted:
                 return self._measured(dropped, position)
@@ -181,7 +183,7 @@ class JsonCursor:
     def _error(self, expected: str) -> InputError:
         line = self._line + self._text.count("\n", 0, self._at)
         found = repr(self._text[self._at : self._at + 40]) if self._at < len(self._text) else "the end of the file"
-        return InputError(f"{self._name}, line {line}: expected {expected}, found {found}. Is it one whole JSON document?")
+        return InputError(f"{self._name}, line {line}: expected {expected}, found {found}. Is the JSON whole?")
 
 
 def _bytes(text: str) -> int:

@@ -54,15 +54,17 @@ def _rows(part: Part, note: Note) -> Iterator[Placed]:
             return _hub_rows(part, note)
 
 
+def _bytes(part: File) -> io.BufferedReader:
+    if part.compression is None:
+        return io.BufferedReader(part.path.open("rb", buffering=0), 2**20)
+    return io.BufferedReader(pa.input_stream(str(part.path), compression=part.compression), 2**20)
+
+
 def _opener(part: File) -> Callable[[], BinaryIO]:
-    """Opens the file for bytes, decompressed, past a byte order mark. Damaged compression raises `OSError` on reading."""
+    """Opens the file for bytes, decompressed, past a byte order mark. Reading damaged compression raises `OSError`."""
 
     def opened() -> BinaryIO:
-        if part.compression is None:
-            stream = part.path.open("rb", buffering=2**20)
-        else:
-            compressed = pa.input_stream(str(part.path), compression=part.compression)
-            stream = io.BufferedReader(compressed, 2**20)
+        stream = _bytes(part)
         start = stream.peek(3)[:3]
         if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
             raise InputError(f"{part.path}: this file is UTF-16; save it as UTF-8")
@@ -157,9 +159,9 @@ def _hub_stream(part: HubDataset) -> "IterableDataset":
         splits = load_dataset(part.name, part.config, revision=part.revision, streaming=True)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise InputError(
-            f"{part.name}: there is no such local file or folder, and no data set of this name could be loaded from the "
-            f"hub or its cache ({error}). Give the path of a file, of a folder of files or of a saved data set, or a hub "
-            "name like org/name@revision:split where the hub can be reached."
+            f"{part.name}: there is no such local file or folder, and no data set of this name could be loaded from "
+            f"the hub or its cache ({error}). Give the path of a file, of a folder of files or of a saved data set, or "
+            "a hub name like org/name@revision:split where the hub can be reached."
         ) from error
     return splits[choose_split(part.name, sorted(map(str, splits)), part.split)]
 

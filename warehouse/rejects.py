@@ -35,7 +35,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row that was not kept, and where it stands: `data.jsonl:12` (lines from 1) or `data.parquet row 12` (from 0)."""
+    """A row that was not kept, and where it stands: `a.jsonl:12` (lines from 1) or `a.parquet row 12` (from 0)."""
 
     source: str
     location: str

@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ KINDS = {
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 METADATA_FILES = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "manifest.json")
 POOL_FILE = "pool.parquet"
+_DATA_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{0,7}$")  # ends a file's name; a version like v1.5 does not
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUB = re.compile(rf"(?P<name>{_HUB_NAME.pattern})(@(?P<revision>[^:@]+))?(:((?P<config>[^:/]+)/)?(?P<split>[^:/]+))?")
 
@@ -64,10 +64,20 @@ Part: TypeAlias = File | SavedDataset | HubDataset
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What the user named, and the parts it is made of, in the order that their rows are read."""
+    """What the user named, and the parts it is made of, in the order that their rows are read.
+
+    The first `skip` rows are left out, and at most `limit` of the others are read.
+    """
 
     text: str
     parts: tuple[Part, ...]
+    skip: int = 0
+    limit: int | None = None
+
+    @property
+    def stop(self) -> int | None:
+        """Where reading ends, counted from the first row; None reads to the end."""
+        return None if self.limit is None else self.skip + self.limit
 
 
 def locate(text: str) -> Source:
@@ -83,15 +93,19 @@ def locate(text: str) -> Source:
         return Source(text, (_file(path, path.name),))
     if saved := _saved_split(text):
         return Source(text, (saved,))
-    hub = _HUB.fullmatch(text)
-    if _looks_like_path(text) or hub is None:
+    if not (hub := _hub_name(text)):
         raise InputError(f"no such file or folder: {text}{_close_matches(path)}")
     return Source(text, (HubDataset(**hub.groupdict()),))
 
 
-def _looks_like_path(text: str) -> bool:
-    suffix = re.search(r"\.[A-Za-z][A-Za-z0-9]{0,7}$", text)
-    return bool(suffix) or text.startswith((".", "/", "~")) or text.count(os.sep) >= 2
+def may_be_hub(text: str) -> bool:
+    """Whether `text` can be a hub name: no suffix of a file, no more than one slash, no leading dot, slash or tilde."""
+    return _hub_name(text) is not None
+
+
+def _hub_name(text: str) -> re.Match[str] | None:
+    hub = _HUB.fullmatch(text)
+    return None if hub is None or _DATA_SUFFIX.search(hub["name"]) else hub
 
 
 def _close_matches(path: Path) -> str:
@@ -165,7 +179,8 @@ def choose_split(name: str, splits: Sequence[str], wanted: str | None) -> str:
         return splits[0]
     found = ", ".join(splits) or "none"
     asked = f"no split {wanted!r}" if wanted else "no split `train`"
-    raise InputError(f"{name}: {asked}; splits found: {found}. Name one, as in {name}:{splits[0] if splits else 'train'}")
+    example = splits[0] if splits else "train"
+    raise InputError(f"{name}: {asked}; splits found: {found}. Name one, as in {name}:{example}")
 
 
 def fingerprint(source: Source | str) -> str:
