@@ -81,7 +81,12 @@ def _sparse_units(rows: csr_matrix) -> Units:
 
 def _sparse_products(targets: csr_matrix, rows: csr_matrix) -> Floats:
     slabs = [targets[at : at + TARGETS_AT_ONCE] for at in range(0, targets.shape[0], TARGETS_AT_ONCE)]
-    return np.concatenate([np.asarray(rows @ slab.T.toarray()).T for slab in slabs])
+    return np.concatenate([_slab_products(slab, rows) for slab in slabs])
+
+
+def _slab_products(slab: csr_matrix, rows: csr_matrix) -> Floats:
+    used = np.unique(slab.indices)  # in all other columns the targets are 0; without them the dense side stays in cache
+    return np.asarray(rows[:, used] @ slab[:, used].T.toarray()).T
 
 
 def _scales(squares: Floats) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:

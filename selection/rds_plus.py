@@ -1,4 +1,4 @@
-"""`rds_plus`: representation-based selection (Ivison et al. 2025, Large-Scale Data Selection for Instruction Tuning).
+"""`rds_plus`: representation-based selection (Ivison et al. 2025, arXiv 2503.01807).
 
 The turns themselves are in `selection.by_turns`, the merges in `selection.round_robin`.
 """
@@ -21,8 +21,8 @@ class RdsPlus:
     policy          `retry` (algorithm 1), `consume` (the released code), or `global_max`: no turns, all rows ranked by
                     their largest cosine with any target (the released code's option for large pools)
 
-    With several tasks a row's score in a task is its largest cosine with that task's targets (section 3). Scores are
-    the cosines that pulled the rows in; higher is better. Raises `InputError` without targets and for vectors that are
+    With several tasks a row's score in a task is its largest cosine with that task's targets. Scores are the
+    cosines that pulled the rows in; higher is better. Raises `InputError` without targets and for vectors that are
     not finite; a row of length 0 has cosine 0 with everything.
     """
 

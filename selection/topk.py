@@ -41,8 +41,8 @@ class Lists:
         """(l, b) float64 scores of `rows`, and which of them are finite and which have length 0."""
         units = unit_rows(rows)
         products = cosines(self.values, units.values)
-        best = products if len(self.starts) == len(products) else np.maximum.reduceat(products, self.starts, axis=0)
-        return (_mean(best) if self.average else best), units.finite, units.zero
+        own = products if len(self.starts) == len(products) else np.maximum.reduceat(products, self.starts, axis=0)
+        return (_mean(own) if self.average else own), units.finite, units.zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class Census:
     zero: int = 0
 
     def plus(self, other: "Census") -> "Census":
-        first = self.first_broken if self.broken else other.first_broken
-        return Census(self.broken + other.broken, first, self.zero + other.zero)
+        firsts = [census.first_broken for census in (self, other) if census.broken]
+        return Census(self.broken + other.broken, min(firsts, default=-1), self.zero + other.zero)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Texts as sets of hashed character trigrams: a representation that needs no model and is the same on every machine.
 
-Only presence counts. Over 99,030 rows of 31 public pools and the test questions of GSM8K as targets, 84 % of the rows
-nearest by presence were grade-school maths, against 65 % with 1 + ln count, 61 % with the root of the count and 42 %
-with counts: common trigrams of long texts drown the rest.
+Only presence counts. Of 3,000 rows chosen from 99,030 of 28 public pools for 8 questions of GSM8K, 84 % were
+grade-school mathematics by presence, 65 % by 1 + ln count, 61 % by the root of the count and 42 % by the count:
+common trigrams of long texts drown the rest.
 """
 
 import unicodedata

@@ -49,9 +49,12 @@ def test_equal_keys_are_ordered_by_row():
     assert Problem(budget=1, keys=KEYS_OF_5).by_key.tolist() == [1, 3, 0, 2, 4]
 
 
+@pytest.mark.parametrize("threads", [1, 2, 7])
 @pytest.mark.parametrize("block_rows", [1, 2, 5, 9])
-def test_blocks_cover_every_row_once_with_its_key(block_rows):
-    problem = Problem(budget=1, keys=KEYS_OF_5, candidates={"a": np.arange(5.0)}, reducer=InProcess(block_rows))
+def test_blocks_cover_every_row_once_in_order_with_its_key(block_rows, threads):
+    problem = Problem(
+        budget=1, keys=KEYS_OF_5, candidates={"a": np.arange(5.0)}, reducer=InProcess(block_rows, threads)
+    )
     seen = problem.reduce(lambda block: [(block.start, block.stop, block.signals)], lambda one, other: one + other)
     assert [start for start, _, _ in seen] == list(range(0, 5, block_rows))
     assert np.concatenate([signals["a"] for _, _, signals in seen]).tolist() == [0, 1, 2, 3, 4]

@@ -50,7 +50,7 @@ def test_merging_is_associative_and_commutative(seed, k, n):
     a, b, c = top(0), top(n), top(2 * n)
     expected = contents(merge(merge(a, b), c))
     assert contents(merge(a, merge(b, c))) == expected == contents(merge(c, merge(b, a)))
-    assert merge(merge(a, b), c).census.first_broken == 0
+    assert merge(merge(a, b), c).census.first_broken == 0 == merge(c, merge(b, a)).census.first_broken
 
 
 @pytest.mark.parametrize("block_rows", [1, 3, 10, 64, 100])
