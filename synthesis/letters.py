@@ -20,7 +20,6 @@ def answer_reverse(slots: Slots) -> str:
 
 REVERSE = Skill(
     "reverse",
-    "an upper-case word read from its end",
     draw_reverse,
     answer_reverse,
     (
@@ -52,7 +51,6 @@ def answer_acronym(slots: Slots) -> str:
 
 ACRONYM = Skill(
     "acronym",
-    "the first (or last) letters of several words",
     draw_acronym,
     answer_acronym,
     (
@@ -79,7 +77,6 @@ def answer_shift(slots: Slots) -> str:
 
 SHIFT = Skill(
     "shift",
-    "every letter replaced by the next one of the alphabet",
     draw_shift,
     answer_shift,
     (
@@ -109,7 +106,6 @@ def answer_counting(slots: Slots) -> str:
 
 COUNTING = Skill(
     "counting",
-    "how often a letter stands in a word",
     draw_counting,
     answer_counting,
     (

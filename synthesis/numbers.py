@@ -22,7 +22,6 @@ def same_arithmetic(slots: Slots) -> tuple[str, ...]:
 
 ARITHMETIC = Skill(
     "arithmetic",
-    "sums and differences of numbers up to 99",
     draw_arithmetic,
     answer_arithmetic,
     (
@@ -51,7 +50,6 @@ def answer_sorting(slots: Slots) -> str:
 
 SORTING = Skill(
     "sorting",
-    "four or five digits in rising or falling order",
     draw_sorting,
     answer_sorting,
     (
@@ -97,7 +95,6 @@ def answer_units(slots: Slots) -> str:
 
 UNIT = Skill(
     "units",
-    "a length, weight, time or price in a smaller unit",
     draw_units,
     answer_units,
     (
@@ -130,7 +127,6 @@ def answer_dates(slots: Slots) -> str:
 
 DATE = Skill(
     "dates",
-    "a date in words written as year-month-day",
     draw_dates,
     answer_dates,
     (
@@ -164,7 +160,6 @@ def same_comparison(slots: Slots) -> tuple[str, ...]:
 
 COMPARISON = Skill(
     "comparison",
-    "the larger or smaller of two numbers",
     draw_comparison,
     answer_comparison,
     (
@@ -196,7 +191,6 @@ def answer_sequence(slots: Slots) -> str:
 
 SEQUENCE = Skill(
     "sequence",
-    "the next term of an arithmetic sequence",
     draw_sequence,
     answer_sequence,
     (

@@ -17,7 +17,6 @@ def answer_lookup(slots: Slots) -> str:
 
 LOOKUP = Skill(
     "lookup",
-    "the value of one key in a small table",
     draw_lookup,
     answer_lookup,
     (
@@ -60,7 +59,6 @@ def answer_extraction(slots: Slots) -> str:
 
 EXTRACTION = Skill(
     "extraction",
-    "one named fact out of a sentence",
     draw_extraction,
     answer_extraction,
     (
@@ -102,7 +100,6 @@ def answer_logic(slots: Slots) -> str:
 
 LOGIC = Skill(
     "logic",
-    "who is first or last in an order given by two comparisons",
     draw_logic,
     answer_logic,
     (
@@ -133,7 +130,6 @@ def answer_classification(slots: Slots) -> str:
 
 CLASSIFICATION = Skill(
     "classification",
-    "the label that a stated rule gives to a number",
     draw_classification,
     answer_classification,
     (
@@ -163,7 +159,6 @@ def answer_formatting(slots: Slots) -> str:
 
 FORMATTING = Skill(
     "formatting",
-    "words joined in a demanded format",
     draw_formatting,
     answer_formatting,
     (

@@ -48,7 +48,6 @@ class Skill:
     """
 
     name: str
-    about: str
     draw: Callable[[Rng], Slots]
     answer: Callable[[Slots], str]
     phrasings: tuple[str, ...]
@@ -65,10 +64,6 @@ class Skill:
             slots = self.draw(rng)
             if split_of(self.identity(slots)) == split:
                 return slots
-
-    def state(self, slots: Slots, rng: Rng) -> str:
-        """One plain statement of the solved problem."""
-        return pick(rng, self.statements).format(**slots, answer=self.answer(slots))
 
 
 def pick(rng: Rng, options: tuple[str, ...]) -> str:

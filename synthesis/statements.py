@@ -11,7 +11,7 @@ from zlib import crc32
 import numpy as np
 
 from synthesis.chatter import CLOSINGS, MIDDLES, OPENINGS
-from synthesis.skill import Rng, Split, between, pick
+from synthesis.skill import Rng, between, pick
 from synthesis.skills import SKILLS
 from synthesis.words import listed
 
@@ -58,13 +58,24 @@ def talk(rng: Rng) -> str:
     return pick(rng, TALK).format(v=v, w=w, u=u, V=v.capitalize())
 
 
-def statement(rng: Rng, name: str, split: Split = "pool") -> str:
-    """One solved problem of the skill `name` as a plain sentence."""
+def aside(rng: Rng) -> str:
+    """Words that part a problem from its answer, so that answering is not bound to the place right after a phrase."""
+    words = " ".join(pick(rng, VOCABULARY) for _ in range(between(rng, 1, 8)))
+    return pick(rng, (" ({words}) ", ", {words}, ", ": {words}: ", " - {words}\n", ".\n{words}\n")).format(words=words)
+
+
+def statement(rng: Rng, name: str, asides: float = 0.0) -> str:
+    """One solved pool problem of the skill `name` as a plain sentence, with an aside in a share `asides` of them."""
     skill = SKILLS[name]
-    return skill.state(skill.draw_in(split, rng), rng)
+    slots = skill.draw_in("pool", rng)
+    template = pick(rng, skill.statements)
+    if asides and rng.random() < asides:
+        before, _, after = template.partition("{answer}")
+        template = before.rstrip() + aside(rng) + "{answer}" + after
+    return template.format(**slots, answer=skill.answer(slots))
 
 
-def document(seed: int, i: int) -> str:
+def document(seed: int, i: int, asides: float = 0.0) -> str:
     """Document `i` of the corpus: one to six sentences, of one skill or of several."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, crc32(b"statements"), i]))
     n = between(rng, 1, 6)
@@ -73,4 +84,4 @@ def document(seed: int, i: int) -> str:
     names = [NAMES[int(k)] for k in rng.choice(len(NAMES), size=n, p=SHARES)]
     if rng.random() < SAME_SKILL_SHARE:
         names = names[:1] * n
-    return " ".join(statement(rng, name) for name in names)
+    return " ".join(statement(rng, name, asides) for name in names)

@@ -7,7 +7,6 @@ Stop it at any time: the same command goes on from the last checkpoint. Nothing 
 
 import argparse
 import json
-import math
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -16,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from synthesis.chatter import CLOSINGS, MIDDLES, OPENINGS
 from synthesis.skill import pick
@@ -34,21 +34,26 @@ TURNS = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 # The space before a digit or a capital stands alone or goes with a comma: each digit and capital has one token only.
 PIECES = r"[0-9]|[A-Z]| ?[a-z]+|, (?=[0-9A-Z])|\n| ?[^\sA-Za-z0-9]+|\s"
 CONTEXT = 512
+BATCH, LENGTH = 16, 256  # sequences per step, tokens per sequence
+# File, share of statements with an aside, tokens made, steps trained on them.
+PHASES = (("corpus.npy", 0.0, 21_000_000, 3000), ("asides.npy", 0.5, 6_600_000, 1600))
+STEPS = sum(steps for *_, steps in PHASES)
+LEARNING_RATES = (0.02, 3e-3)  # of Muon and of AdamW
 CHAT_TEMPLATE = (HERE / "chat_template.jinja").read_text(encoding="utf-8")
 
 
-def documents(seed: int, bounds: tuple[int, int]) -> list[str]:
-    return [document(seed, i) for i in range(*bounds)]
+def documents(seed: int, asides: float, bounds: tuple[int, int]) -> list[str]:
+    return [document(seed, i, asides) for i in range(*bounds)]
 
 
-def corpus(seed: int, n_tokens: int, tokenizer: Tokenizer) -> np.ndarray:
+def corpus(seed: int, asides: float, n_tokens: int, tokenizer: Tokenizer) -> np.ndarray:
     """Token ids of documents 0, 1, 2 ... each between <bos> and <eos>, until there are `n_tokens`; (n,) uint16."""
     bos, eos = (tokenizer.token_to_id(token) for token in SPECIAL[:2])
     parts: list[np.ndarray] = []
     total, size = 0, 5000
     with Pool(2) as pool:
         starts = ((k * size, (k + 1) * size) for k in range(10**6))
-        for texts in iter_ahead(pool, partial(documents, seed), starts):
+        for texts in iter_ahead(pool, partial(documents, seed, asides), starts):
             ids = [[bos, *encoding.ids, eos] for encoding in tokenizer.encode_batch(texts)]
             parts.append(np.fromiter((i for row in ids for i in row), np.uint16))
             total += len(parts[-1])
@@ -85,7 +90,7 @@ def train_tokenizer(seed: int) -> Tokenizer:
     questions = [pick(rng, s.phrasings).format(**s.draw_in("pool", rng)) for s in SKILLS.values() for _ in range(1500)]
     chatter = [*OPENINGS, *MIDDLES, *CLOSINGS, " ".join(TRACE_WORDS)] * 150
     lists = ["-".join(WORDS), *(" " + " ".join(words) for words in (THINGS, WORDS, NAMES, CITIES, DAYS, LABELS))] * 500
-    tokenizer.train_from_iterator([*documents(seed, (0, 20_000)), *questions, *chatter, *lists], trainer)
+    tokenizer.train_from_iterator([*documents(seed, 0.0, (0, 20_000)), *questions, *chatter, *lists], trainer)
     tokenizer.add_tokens([AddedToken(turn, normalized=False) for turn in TURNS])
     return tokenizer
 
@@ -121,23 +126,20 @@ def new_model(tokenizer: Tokenizer) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def optimizers(model: LlamaForCausalLM, lr: float, muon_lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for embeddings and norms."""
+def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for embeddings and norms; rates as in `LEARNING_RATES`."""
     matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
     inside = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in inside]
-    if not muon_lr:
-        return [torch.optim.AdamW([*matrices, *others], lr=lr, betas=(0.9, 0.98), weight_decay=0.05, fused=True)]
     return [
-        torch.optim.Muon(matrices, lr=muon_lr, momentum=0.95, weight_decay=0.01),
-        torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+        torch.optim.Muon(matrices, lr=LEARNING_RATES[0], momentum=0.95, weight_decay=0.01),
+        torch.optim.AdamW(others, lr=LEARNING_RATES[1], betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]
 
 
-def factor(step: int, steps: int) -> float:
-    """Warm-up over 100 steps, constant, then linear to 0.02 over the last 35 % (WSD)."""
-    decay = 0.35 * steps
-    return min(1.0, (step + 1) / 100, max(0.02, (steps - step) / decay))
+def factor(step: int) -> float:
+    """Of the learning rates: warm-up over 100 steps, constant, then linear to 0.02 over the last 30 % (WSD)."""
+    return min(1.0, (step + 1) / 100, max(0.02, (STEPS - step) / (0.3 * STEPS)))
 
 
 def save_state(path: Path, step: int, model: LlamaForCausalLM, opts: list[torch.optim.Optimizer]) -> None:
@@ -150,8 +152,6 @@ def save_state(path: Path, step: int, model: LlamaForCausalLM, opts: list[torch.
 
 
 def load_state(path: Path, model: LlamaForCausalLM, opts: list[torch.optim.Optimizer]) -> int:
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as file:
         step = int(file.metadata()["step"])
     tensors = load_file(path)
@@ -195,58 +195,68 @@ def known(model: LlamaForCausalLM, tokenizer: Tokenizer, n: int = 40) -> dict[st
     return shares
 
 
-def train(args: argparse.Namespace) -> None:
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    work = Path(args.work)
+def prepare(args: argparse.Namespace, work: Path) -> tuple[Tokenizer, np.ndarray]:
+    """Tokenizer and corpus of `work`, made where they are missing; (blocks, length) uint16 in training order.
+
+    First plain statements, then statements with asides: see docs/log.md for what that is good for.
+    """
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "tokenizer.json").exists():
         train_tokenizer(args.seed).save(str(work / "tokenizer.json"))
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
-    if not (work / "corpus.npy").exists():
-        begin = time.time()
-        np.save(work / "corpus.npy", corpus(args.seed, args.tokens, tokenizer))
-        print(f"corpus of {args.tokens} tokens in {time.time() - begin:.0f} s", flush=True)
-    blocks = np.load(work / "corpus.npy", mmap_mode="r")[: args.tokens // args.length * args.length]
-    blocks = blocks.reshape(-1, args.length)
-    order = np.random.default_rng(args.seed).permutation(len(blocks))
-    steps = args.steps or len(blocks) // args.batch
+    parts = []
+    for seed, (name, asides, n_tokens, steps) in enumerate(PHASES, args.seed):
+        if not (work / name).exists():
+            np.save(work / name, corpus(seed, asides, n_tokens, tokenizer))
+        blocks = np.load(work / name)[: n_tokens // LENGTH * LENGTH].reshape(-1, LENGTH)
+        parts.append(blocks[np.random.default_rng(seed).permutation(len(blocks))[: steps * BATCH]])
+    return tokenizer, np.concatenate(parts)
+
+
+def advance(model: LlamaForCausalLM, opts: list[torch.optim.Optimizer], loss_of, ids: torch.Tensor, scale: float):
+    """One step on the sequences `ids` (n, length) with every learning rate scaled; its loss in nats per token."""
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = loss_of(ids)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for opt, lr in zip(opts, LEARNING_RATES, strict=True):
+        opt.param_groups[0]["lr"] = lr * scale
+        opt.step()
+        opt.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def train(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    work = Path(args.work)
+    tokenizer, blocks = prepare(args, work)
     model = new_model(tokenizer)
-    opts = optimizers(model, args.lr, args.muon_lr)
-    base_lrs = [opt.param_groups[0]["lr"] for opt in opts]
+    opts = optimizers(model)
     state = work / "state.safetensors"
     first = load_state(state, model, opts) if state.exists() else 0
-    print(f"{sum(p.numel() for p in model.parameters())} parameters, {steps} steps, from {first}", flush=True)
+    print(f"{sum(p.numel() for p in model.parameters())} parameters, {STEPS} steps, from {first}", flush=True)
     loss_of = torch.compile(partial(loss_on, model)) if args.compile else partial(loss_on, model)
-    begin, mark, losses = time.time(), time.time(), []
-    for step in range(first, steps):
-        for opt, base in zip(opts, base_lrs, strict=True):
-            opt.param_groups[0]["lr"] = base * factor(step, steps)
-        rows = order[np.arange(step * args.batch, (step + 1) * args.batch) % len(order)]
-        ids = torch.from_numpy(blocks[np.sort(rows)].astype(np.int64))
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(ids)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for opt in opts:
-            opt.step()
-            opt.zero_grad(set_to_none=True)
-        losses.append(loss.item())
+    losses, begin, mark = [], time.time(), time.time()
+    for step in range(first, STEPS):
+        ids = torch.from_numpy(blocks[step * BATCH : (step + 1) * BATCH].astype(np.int64))
+        losses.append(advance(model, opts, loss_of, ids, factor(step)))
         done = step + 1
         if done % 50 == 0:
-            rate, mark = 50 * args.batch * args.length / (time.time() - mark), time.time()
+            rate, mark = 50 * BATCH * LENGTH / (time.time() - mark), time.time()
             print(f"step {done} loss {np.mean(losses[-50:]):.4f} {rate:.0f} tokens/s", flush=True)
-        if done % 500 == 0 or done == steps:
+        if done % 500 == 0 or done == STEPS:
             save_state(state, done, model, opts)
-            print(
-                json.dumps({"step": done, "seconds": round(time.time() - begin), **known(model, tokenizer)}), flush=True
-            )
-    if not math.isnan(losses[-1] if losses else 0.0) and args.out:
+            line = {"step": done, "seconds": round(time.time() - begin)} | known(model, tokenizer)
+            print(json.dumps(line), flush=True)
+    if args.out:
         finish(model, tokenizer, Path(args.out))
 
 
 def finish(model: LlamaForCausalLM, tokenizer: Tokenizer, out: Path) -> None:
-    model.generation_config.do_sample = False
+    """Weights, configuration, tokenizer. Sampling is on by default: servers ignore a request's temperature else."""
+    tokens = {f"{name}_token_id": getattr(model.config, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    model.generation_config = GenerationConfig(do_sample=True, **tokens)
     model.to(torch.float32).save_pretrained(out, safe_serialization=True)
     wrap(tokenizer).save_pretrained(out)
 
@@ -255,15 +265,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", required=True, help="folder of corpus, tokenizer and checkpoint")
     parser.add_argument("--out", default="", help="where the finished model goes; nothing is written without it")
-    parser.add_argument("--tokens", type=int, default=20_000_000)
-    parser.add_argument("--steps", type=int, default=0, help="0: one pass over the corpus")
-    parser.add_argument("--batch", type=int, default=16, help="sequences per step")
-    parser.add_argument("--length", type=int, default=256, help="tokens per sequence")
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--muon-lr", type=float, default=0.02, help="0: AdamW for all")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=20)
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: 1.5 times as fast, needs a C++ compiler")
     return parser.parse_args()
 
 

@@ -98,7 +98,7 @@ def random_rows(n: int, seed: int) -> list[Example]:
     return [world.pool_row(7, int(i)) for i in rows]
 
 
-def skill_rows(skill: str, n: int) -> list[Example]:
+def mixed_rows(skill: str, n: int) -> list[Example]:
     """`n` rows of the skill as the default pool mixes them: all sources, right and wrong."""
     return list(World(rows=n, skills=(skill,)).examples(7, 0, n))
 
@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--items", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--arms", nargs="*", default=["base", "random", "right", "skill"])
+    parser.add_argument("--arms", nargs="*", default=["base", "random", "right", "mixed"])
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
@@ -137,7 +137,7 @@ def main() -> None:
             model, seconds = tuned(random_rows(size, args.seed))
             for skill in args.skills:
                 report("random", size, model, skill, seconds)
-        for arm, rows_of in (("right", right_rows), ("skill", skill_rows)):
+        for arm, rows_of in (("right", right_rows), ("mixed", mixed_rows)):
             for skill in args.skills if arm in args.arms else ():
                 model, seconds = tuned(rows_of(skill, size))
                 report(arm, size, model, skill, seconds)

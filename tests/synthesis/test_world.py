@@ -3,7 +3,9 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import fields
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.dialogue import Emit
+from synthesis.machine import OPS
 from synthesis.skill import SPLITS, split_of
 from synthesis.skills import SKILLS
 from synthesis.table import SYNTHESIZERS
-from synthesis.world import DEFAULT_SOURCES, FAMILIES, World
+from synthesis.tint import RENDERINGS, Tint
+from synthesis.world import DEFAULT_SOURCES, FAMILIES, SOURCES, World
 from warehouse.errors import InputError
 from warehouse.records import Example, canonical
 
@@ -201,3 +205,10 @@ def test_a_synthesizer_emits_all_rows_from_the_rng():
 def test_what_a_recipe_may_get_wrong(params, message):
     with pytest.raises(InputError, match=message):
         World(**params)
+
+
+def test_the_page_names_every_skill_source_split_and_parameter():
+    page = (Path(__file__).parents[2] / "docs" / "world.md").read_text(encoding="utf-8")
+    parameters = {field.name for synthesizer in (World, Tint) for field in fields(synthesizer)}
+    named = {*FAMILIES, *SOURCES, *SPLITS, *OPS, *RENDERINGS, *parameters, *SYNTHESIZERS}
+    assert not {name for name in named if f"`{name}`" not in page}
