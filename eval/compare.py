@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from eval.metrics import Metric, metric
 from eval.statistics import Comparison, paired_bootstrap
 from warehouse.errors import InputError
-from warehouse.records import Floats
+from warehouse.records import Estimate, Floats
 
 Tables = Mapping[int, pa.Table]  # seed of training to the item rows of that run (`eval.items.ITEM_SCHEMA`)
 IDENTITY = ("item_id", "prompt_hash", "target_hash")
@@ -40,6 +40,17 @@ def compare(a: Tables, b: Tables, name: str, rng: np.random.Generator, clusters:
         weights=_column(reference, "n_tokens") if wanted.weighing == "token" else None,
         clusters=None if clusters is None else reference[clusters].to_numpy(zero_copy_only=False),
     )
+
+
+def average(arm: Tables, name: str, rng: np.random.Generator) -> Estimate:
+    """The metric `name` of one arm over all its seeds, with its interval over seeds and items."""
+    wanted = metric(name)
+    runs = [_rows(arm[seed], wanted) for seed in sorted(arm)]
+    for seed, rows in zip(sorted(arm), runs, strict=True):
+        _require_same_items(runs[0], rows, f"seed {seed}")
+    scores = np.stack([_column(rows, "value") for rows in runs])
+    weights = _column(runs[0], "n_tokens") if wanted.weighing == "token" else None
+    return paired_bootstrap(scores, np.zeros_like(scores), rng, weights=weights).difference  # its gain over nothing
 
 
 def _rows(table: pa.Table, wanted: Metric) -> pa.Table:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from models.dialogue import Dialogue
-from warehouse.records import Example
+from warehouse.records import Example, Spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,10 @@ class Score:
 
 
 class Task(Protocol):
-    """A frozen dataclass of the task's parameters and its items."""
+    """A frozen dataclass of the task's parameters and its items. `spec` holds the parameters without the items."""
+
+    @property
+    def spec(self) -> Spec: ...
 
     def items(self) -> Sequence[Item]: ...
 

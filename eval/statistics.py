@@ -35,7 +35,9 @@ def clustered_standard_error(values: NDArray[np.floating], clusters: NDArray[np.
     _, which = np.unique(clusters, return_inverse=True)
     sums = np.bincount(which, weights=values - values.mean())
     c = len(sums)
-    return float(math.sqrt((sums**2).sum() * c / (c - 1)) / len(values)) if c > 1 else 0.0
+    variance = float((sums**2).sum()) * c / (c - 1) if c > 1 else 0.0
+    error: float = math.sqrt(variance) / len(values)
+    return error
 
 
 def minimum_detectable_effect(standard_error: float) -> float:
@@ -77,9 +79,9 @@ def _cluster_totals(values: Floats, clusters: NDArray[np.generic] | None) -> Flo
     """Sums (…, C) over clusters of the last axis (…, n); unchanged where every item is its own cluster."""
     if clusters is None:
         return values
-    names, which = np.unique(clusters, return_inverse=True)
-    totals = np.zeros((*values.shape[:-1], len(names)))
-    np.add.at(totals, (..., which), values)
+    order = np.argsort(clusters, kind="stable")
+    _, starts = np.unique(clusters[order], return_index=True)
+    totals: Floats = np.add.reduceat(values[..., order], starts, axis=-1)
     return totals
 
 

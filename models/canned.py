@@ -54,7 +54,7 @@ class CannedModel:
         reason = "length" if len(words) > prompt.max_tokens else "stop"
         kept = " ".join(words[: prompt.max_tokens])
         usage = Usage(sum(_words(m.content) for m in prompt.messages), _words(kept))
-        return Completion(kept, reason, usage, tuple(-_uniforms(kept, usage.completion_tokens).tolist()))
+        return Completion(kept, reason, usage, tuple((-_uniforms(kept, usage.completion_tokens)).tolist()))
 
     def _reply(self, prompt: Prompt) -> str:
         if callable(self.replies):

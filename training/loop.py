@@ -19,9 +19,9 @@ import numpy as np
 import torch
 import transformers
 from datasets.table import InMemoryTable
-from transformers.utils import logging as hf_logging
-from trl import SFTConfig, SFTTrainer
 from trl.data_utils import pack_dataset
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from models.fingerprint import fetch, fingerprint
 from models.network import Loaded, choose_dtype, load_network
@@ -182,7 +182,7 @@ class RowCollator:
         return batch
 
 
-class RowTrainer(SFTTrainer):  # type: ignore[misc]  # trl is not typed
+class RowTrainer(SFTTrainer):
     """trl's trainer, told which row every token came from: it weighs rows, counts tokens and names rows that diverge.
 
     A step's entry in the log history also holds `tokens` and `seconds` since the start of the run, resumed parts
@@ -206,7 +206,8 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]  # trl is not typed
         rows = inputs.pop("rows")
         self._tokens += int((rows >= 0).sum())
         if self._row_weights is None:
-            loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            plain: Any = super()
+            loss = plain.compute_loss(model, inputs, return_outputs, num_items_in_batch)
         else:
             loss = self._weighted_loss(model, inputs, self._row_weights[rows], num_items_in_batch)
         if not torch.isfinite(loss):
@@ -216,12 +217,12 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]  # trl is not typed
     def _weighted_loss(self, model: Any, inputs: dict[str, Any], weights: torch.Tensor, labels: Any) -> torch.Tensor:
         out = model(**inputs, use_cache=False, fused_lm_head=True)
         count = out.label_mask.sum() if labels is None else labels
-        loss = -(out.log_probs * weights[:, 1:]).sum() / count
-        # label tokens are counted over all processes, and their gradients averaged
-        return loss * self.accelerator.num_processes
+        loss: torch.Tensor = -(out.log_probs * weights[:, 1:]).sum() / count
+        loss *= self.accelerator.num_processes  # label tokens are counted over all processes, and gradients averaged
+        return loss
 
     def _divergence(self, rows: torch.Tensor) -> str:
-        named = ", ".join(str(row) for row in rows.unique().tolist() if row >= 0)
+        named = ", ".join(str(row) for row in np.unique(rows.cpu().numpy()) if row >= 0)
         return (
             f"the loss stopped being a number at step {self.state.global_step + 1}, in the batch of rows {named} "
             f"(row numbers of the data); look at them, or lower learning_rate {self.args.learning_rate:g}"
@@ -244,7 +245,7 @@ class RowTrainer(SFTTrainer):  # type: ignore[misc]  # trl is not typed
         """trl would report each run to its authors; a training run calls nobody."""
 
 
-class _Saving(transformers.TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+class _Saving(transformers.TrainerCallback):
     """Marks a checkpoint once all its files are written; saves none at the end, where the result itself is written."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -258,7 +259,8 @@ class _Saving(transformers.TrainerCallback):  # type: ignore[misc]  # transforme
 
 def _save(trainer: RowTrainer, sft: Sft, base: str, out: Path) -> None:
     """Weights, tokenizer and template. Not `trainer.save_model`, which adds a pickle of its arguments."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    tokenizer: Any = trainer.processing_class
     if sft.method == "lora":
         config = model.active_peft_config
         config.base_model_name_or_path = base
@@ -268,17 +270,18 @@ def _save(trainer: RowTrainer, sft: Sft, base: str, out: Path) -> None:
         (out / "README.md").unlink()  # peft's model card, a form to fill in
     else:
         model.save_pretrained(out)
-    trainer.processing_class.save_pretrained(out)
+    tokenizer.save_pretrained(out)
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """No progress bars, and only errors from transformers and trl, which warn about what is meant here."""
-    bars, their_bars = datasets.are_progress_bars_disabled(), hf_logging.is_progress_bar_enabled()
+    bars: Any = transformers.utils.logging
+    shown, shown_by_datasets = bars.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
     loggers = [logging.getLogger(name) for name in ("transformers", "trl")]
     levels = [logger.level for logger in loggers]
     datasets.disable_progress_bars()
-    hf_logging.disable_progress_bar()
+    bars.disable_progress_bar()
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
@@ -288,7 +291,7 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-        if not bars:
+        if shown_by_datasets:
             datasets.enable_progress_bars()
-        if their_bars:
-            hf_logging.enable_progress_bar()
+        if shown:
+            bars.enable_progress_bar()

@@ -16,16 +16,25 @@ def order(lengths: NDArray[np.int64], epochs: float, step_rows: int, by_length: 
     step however it is divided.
     """
     n = len(lengths)
-    passes = [rng.permutation(n) for _ in range(int(np.ceil(epochs)))]
-    rows = np.concatenate(passes)[: max(1, round(epochs * n))].astype(np.int64)
-    if not by_length:
-        return rows
-    windows = [rows[start : start + WINDOW * step_rows] for start in range(0, len(rows), WINDOW * step_rows)]
-    return np.concatenate([_by_length(window, lengths, step_rows, rng) for window in windows])
+    passes = []
+    for number in range(int(np.ceil(epochs))):
+        rows = rng.permutation(n).astype(np.int64)
+        open_step = -number * n % step_rows  # rows that the last step of the pass before still takes
+        passes.append(_by_length(rows, open_step, lengths, step_rows, rng) if by_length else rows)
+    return np.concatenate(passes)[: max(1, round(epochs * n))]
 
 
-def _by_length(window: Rows, lengths: NDArray[np.int64], step_rows: int, rng: np.random.Generator) -> Rows:
+def _by_length(rows: Rows, start: int, lengths: NDArray[np.int64], step_rows: int, rng: np.random.Generator) -> Rows:
+    """The pass with its whole steps from `start` on grouped by length.
+
+    Windows never reach into another pass: that would put the same row into a step several times.
+    """
+    stop = start + max(0, len(rows) - start) // step_rows * step_rows
+    windows = [rows[i : min(i + WINDOW * step_rows, stop)] for i in range(start, stop, WINDOW * step_rows)]
+    grouped = [_grouped(window, lengths, step_rows, rng) for window in windows]
+    return np.concatenate([rows[:start], *grouped, rows[stop:]])
+
+
+def _grouped(window: Rows, lengths: NDArray[np.int64], step_rows: int, rng: np.random.Generator) -> Rows:
     ordered = window[np.argsort(lengths[window], kind="stable")]
-    full = len(ordered) // step_rows * step_rows
-    steps = rng.permutation(ordered[:full].reshape(-1, step_rows), axis=0).reshape(-1)
-    return np.concatenate([steps, ordered[full:]])  # only the last window of a run has a shorter step; it stays last
+    return rng.permutation(ordered.reshape(-1, step_rows), axis=0).reshape(-1)

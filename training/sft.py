@@ -54,7 +54,7 @@ class Sft:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     lora_rank: int = 16
-    lora_alpha: float = 32
+    lora_alpha: int = 32
     lora_dropout: float = 0.0
     lora_targets: str | tuple[str, ...] = ALL_LINEAR
     precision: Precision = "auto"
@@ -121,7 +121,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "weight_decay": (0.0, 1.0),
     "max_grad_norm": (1e-6, 1e6),
     "lora_rank": (1, 4096),
-    "lora_alpha": (1e-6, 1e6),
+    "lora_alpha": (1, 1 << 16),
     "lora_dropout": (0.0, 0.99),
     "save_every": (0, np.inf),
 }
