@@ -1,7 +1,7 @@
 """A row before it has a source: what was asked, what was replied, and the truth about the reply."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from synthesis.noise import DynamicNoise, StaticNoise
@@ -82,8 +82,9 @@ class Short:
         else:
             reply = self.other_answer(draft.answer, rng)
         log = ({"step": 0, "before": draft.answer, "after": reply},)
-        label = {"noise": "dynamic", "n_corrupted": 1, "first_bad_step": 0, "final_correct": False, "log": log}
-        return Draft(draft.skill, draft.problem, draft.question, reply, draft.answer, **label)  # type: ignore[arg-type]
+        return replace(
+            draft, reply=reply, noise="dynamic", n_corrupted=1, first_bad_step=0, final_correct=False, log=log
+        )
 
     def other_answer(self, answer: str, rng: Rng) -> str:
         while (other := self.skill.answer(self.skill.draw(rng))) == answer:
