@@ -5,7 +5,7 @@ Exit codes: 0 done, 1 the run failed, 2 the input is wrong. Heavy libraries load
 """
 
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,12 +24,14 @@ app = typer.Typer(
 cache = typer.Typer(help="Look into the artifacts of the home.", no_args_is_help=True)
 app.add_typer(cache, name="cache")
 
-Home = Annotated[Path | None, typer.Option("--home", help="Where everything is kept; default WINNOW_HOME or ./winnow-home.")]
+Home = Annotated[
+    Path | None, typer.Option("--home", help="Where everything is kept; default WINNOW_HOME or ./winnow-home.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, for instance budgets=[500].")]
 
 
-class OutFormat(str, Enum):
+class OutFormat(StrEnum):
     """Formats a selection can be written in."""
 
     messages = "messages"
@@ -78,10 +80,16 @@ def select(
     target: Annotated[list[str] | None, typer.Option("--target", help="Examples of what should get better.")] = None,
     method: Annotated[str, typer.Option("--method", help="Selection method, for instance rds_plus.")] = "rds_plus",
     budget: Annotated[int, typer.Option("--budget", help="Rows to choose.")] = 1000,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .jsonl, .json or .parquet.")] = Path("chosen.jsonl"),
-    model: Annotated[str | None, typer.Option("--model", help="Language model whose hidden states represent rows.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .jsonl, .json or .parquet.")] = Path(
+        "chosen.jsonl"
+    ),
+    model: Annotated[
+        str | None, typer.Option("--model", help="Language model whose hidden states represent rows.")
+    ] = None,
     encoder: Annotated[str | None, typer.Option("--encoder", help="Encoder that represents rows instead.")] = None,
-    param: Annotated[list[str] | None, typer.Option("--param", "-p", help="Parameter of the method, key=value.")] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", "-p", help="Parameter of the method, key=value.")
+    ] = None,
     out_format: Annotated[OutFormat, typer.Option("--format", help="Format of the rows written.")] = OutFormat.messages,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw.")] = 0,
     home: Home = None,
@@ -91,9 +99,17 @@ def select(
     from flows.select import SelectRequest, select_rows
 
     request = SelectRequest(
-        pool=tuple(pool), target=tuple(target or ()), method=method, budget=budget, out=out, model=model, encoder=encoder,
-        params=tuple(param or ()), out_format=out_format.value, seed=seed,
-    )  # fmt: skip
+        pool=tuple(pool),
+        target=tuple(target or ()),
+        method=method,
+        budget=budget,
+        out=out,
+        model=model,
+        encoder=encoder,
+        params=tuple(param or ()),
+        out_format=out_format.value,
+        seed=seed,
+    )
     _print_result(select_rows(request, _home(home)), as_json)
 
 
@@ -108,7 +124,9 @@ def sql(query: Annotated[str, typer.Argument(help="One SQL query over the wareho
 
 @app.command()
 def report(
-    run_id: Annotated[str | None, typer.Argument(metavar="RUN", help="A run's id; default the last finished one.")] = None,
+    run_id: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="A run's id; default the last finished one.")
+    ] = None,
     home: Home = None,
 ) -> None:
     """Write the HTML report of a run again and print its path."""
@@ -219,7 +237,9 @@ def _home(home: Path | None) -> Path:
 def _existing(home: Path | None) -> Path:
     found = _home(home)
     if not (found / "artifacts").is_dir():
-        raise InputError(f"there is no home at {found}; name one with --home or WINNOW_HOME, or make one with `winnow demo`")
+        raise InputError(
+            f"there is no home at {found}; name one with --home or WINNOW_HOME, or make one with `winnow demo`"
+        )
     return found
 
 

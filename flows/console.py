@@ -36,7 +36,9 @@ class ConsoleListener:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
 
@@ -63,4 +65,3 @@ class ConsoleListener:
             self._clocks[name] = (begun, now)
             left = f", {(total - done) / rate:.0f} s left" if total and rate else ""
             self.say(f"  {name}: {done:,}{f' of {total:,}' if total else ''} ({rate:,.0f}/s{left})")
-

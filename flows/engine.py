@@ -51,7 +51,9 @@ class PrefectEngine:
         from prefect.cache_policies import NO_CACHE
 
         futures = [
-            task(_as_task, name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False).submit(name, work)
+            task(_as_task, name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False).submit(
+                name, work
+            )
             for name, work in steps
         ]
         return [future.result() for future in futures]

@@ -10,6 +10,7 @@ import numpy as np
 from flows.recipes import Representation
 from flows.run import Counts, Run
 from models.fingerprint import fingerprint
+from training.cost import forward_flops
 from warehouse.errors import InputError
 from warehouse.pools import PoolReader
 from warehouse.records import Example, Spec
@@ -17,7 +18,8 @@ from warehouse.signals import SignalStore, Values, as_ids
 
 CHUNK_ROWS = 4096  # one shard: what a crash can cost, and what is sorted by length together
 
-Compute = Callable[[Sequence[Example]], Values]
+Compute = Callable[[Sequence[Example]], tuple[Values, int]]
+"""Values of some rows, and the floating-point operations of a model that they took."""
 
 
 @dataclass(slots=True)
@@ -35,7 +37,9 @@ class Meter:
     def spec(self) -> Spec:
         """The spec of the representation: it changes with the model's content, the template, pooling and truncation."""
         if self.representation.encoder is not None:
-            return Spec("representation", {"encoder": fingerprint(self.name, template="none"), "text": "prompt and reply"})
+            return Spec(
+                "representation", {"encoder": fingerprint(self.name, template="none"), "text": "prompt and reply"}
+            )
         params = {
             "model": fingerprint(self.name),
             "pooling": "position-weighted mean of the last hidden states",
@@ -61,17 +65,17 @@ class Meter:
         if chosen.encoder is not None:
             from models.encoder import SentenceEncoder, row_text
 
-            encoder = SentenceEncoder.load(chosen.encoder, trust_remote_code=chosen.trust_remote_code)
-            return lambda rows: encoder.embed([row_text(row.messages) for row in rows])
+            encoder = SentenceEncoder(chosen.encoder, trust_remote_code=chosen.trust_remote_code)
+            return lambda rows: (encoder.embed([row_text(row.messages) for row in rows]), 0)
         from models.local import LocalModel
         from models.protocol import Want
 
         model = LocalModel.load(self.name, max_length=chosen.max_length, trust_remote_code=chosen.trust_remote_code)
 
-        def vectors(rows: Sequence[Example]) -> Values:
+        def vectors(rows: Sequence[Example]) -> tuple[Values, int]:
             measured = model.measure([row.messages for row in rows], frozenset({Want.REPRESENTATION}))
             assert measured.representation is not None  # it was wanted
-            return measured.representation
+            return measured.representation, forward_flops(model.parameters, int(measured.tokens.sum()))
 
         return vectors
 
@@ -79,12 +83,14 @@ class Meter:
         from selection.trigrams import trigrams
 
         dims = int(spec.params["dims"])
-        return lambda rows: trigrams(["\n".join(m.content for m in row.messages) for row in rows], dims)
+        return lambda rows: (trigrams(["\n".join(m.content for m in row.messages) for row in rows], dims), 0)
 
     def _lengths(self, spec: Spec) -> Compute:
+        if spec.params["unit"] == "characters":
+            return lambda rows: (np.array([sum(len(m.content) for m in row.messages) for row in rows], np.int64), 0)
         from models.tokens import row_lengths
 
-        return lambda rows: row_lengths(self.name, [row.messages for row in rows]).astype(np.int64)
+        return lambda rows: (row_lengths(self.name, [row.messages for row in rows]), 0)
 
 
 def measure(run: Run, name: str, meter: Meter, spec: Spec, pool: PoolReader) -> None:
@@ -95,11 +101,18 @@ def measure(run: Run, name: str, meter: Meter, spec: Spec, pool: PoolReader) -> 
     missing = store.missing(spec, ids)
     for start in range(0, len(missing), CHUNK_ROWS):
         chunk = missing[start : start + CHUNK_ROWS]
-        store.append(spec, ids[chunk], meter.compute(spec)(pool.examples(chunk.tolist())))
+        begun = time.monotonic()
+        values, flops = meter.compute(spec)(pool.examples(chunk))
+        store.append(spec, ids[chunk], values, {"seconds": time.monotonic() - begun, "flops": flops})
         run.listener.progress(name, start + len(chunk), len(missing))
     counts = Counts(len(ids), len(ids))
     seconds = time.monotonic() - clock
     run.note(name, "measure", spec.key, counts, computed=len(missing) > 0, started=started, seconds=seconds)
+
+
+def cost(run: Run, spec: Spec, pool: PoolReader) -> dict[str, float]:
+    """Seconds and FLOPs that measuring `spec` on `pool` took, whichever run did it."""
+    return SignalStore(run.store.home).cost(spec, as_ids(pool.sample_ids()))
 
 
 def read(run: Run, spec: Spec, pool: PoolReader) -> Values:

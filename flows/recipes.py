@@ -95,7 +95,9 @@ class Recipe(_Part):
     )
     methods: list[Entry] = Field(min_length=1, description="selection methods, by name or with parameters")
     budgets: list[Annotated[int, Field(gt=0)]] = Field(min_length=1, description="rows to choose")
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default_factory=lambda: [0], min_length=1, description="one arm each")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        default_factory=lambda: [0], min_length=1, description="one arm each"
+    )
     train: Train | None = Field(None, description="how a model is tuned on each selection")
     tasks: list[Entry] = Field(default_factory=list, description="evaluation tasks over `test`")
     seed: int = Field(0, ge=0, description="seed of everything that is not an arm's own")
@@ -114,7 +116,10 @@ class Recipe(_Part):
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in `path` with `overrides` applied, and `data` made absolute. Raises `InputError` naming file, line, key."""
+    """The recipe in `path` with `overrides` applied and `data` made absolute.
+
+    Raises `InputError` naming file, line and key.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -153,7 +158,9 @@ def dump(recipe: Recipe) -> str:
 def _override(tree: dict[str, Any], override: str) -> None:
     key, mark, text = override.partition("=")
     if not mark or not key:
-        raise InputError(f"override {override!r}: expected key=value, for instance budgets=[500] or train.params.epochs=2")
+        raise InputError(
+            f"override {override!r}: expected key=value, for instance budgets=[500] or train.params.epochs=2"
+        )
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -187,7 +194,9 @@ def _step(place: Any, step: str, override: str) -> Any:
 
 def _index(place: Sequence[Any], step: str, override: str) -> int:
     if not step.isdigit() or int(step) >= len(place):
-        raise InputError(f"override {override!r}: {step!r} is not a position in a list of {len(place)} (0 is the first)")
+        raise InputError(
+            f"override {override!r}: {step!r} is not a position in a list of {len(place)} (0 is the first)"
+        )
     return int(step)
 
 
@@ -197,12 +206,14 @@ def _explain(error: ValidationError, path: Path, node: yaml.Node | None, overrid
         loc = [part for part in problem["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
         key = ".".join(str(part) for part in loc) or "recipe"
         where = f"line {_line(node, loc)}"
-        if any(o.split("=")[0] == key for o in overrides):
+        if any(f"{key}.".startswith(f"{override.split('=')[0]}.") for override in overrides):
             where = "override"
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"unknown key{_known_keys(loc)}"
-        found = "" if problem["type"] in ("extra_forbidden", "missing", "value_error") else f" (found {problem['input']!r})"
+        found = (
+            "" if problem["type"] in ("extra_forbidden", "missing", "value_error") else f" (found {problem['input']!r})"
+        )
         lines.append(f"{path}, {where}, {key}: {message}{found}")
     return "\n".join(lines)
 

@@ -1,6 +1,6 @@
 """One run: the store it writes to, the log of its stages, and whoever listens to its progress.
 
-A stage is a plain function that asks `Run.stage` for the artifact of a `Work`: found and verified in the store, or made.
+A stage is a plain function that asks `Run.stage` for the artifact of a `Work`: found whole in the store, or made.
 """
 
 import contextvars
@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
+from flows.workers import Workers
 from warehouse.runs import RunLog, StageRecord, new_run_id
 from warehouse.store import Artifact, Draft, Store, Work
 
@@ -51,6 +52,9 @@ class Silent:
         pass
 
 
+Make = Callable[[Draft], Counts]
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """What a stage needs to know of the run it belongs to. Picklable where its listener is."""
@@ -71,16 +75,17 @@ class Run:
         """The same run for another process, where nobody listens."""
         return Run(self.store, self.log, Silent())
 
-    def stage(self, name: str, work: Work, make: Callable[[Draft], Counts]) -> Artifact:
-        """The artifact of `work`: from the store where it is whole, else made by `make`, which fills the draft's folder."""
+    def stage(self, name: str, work: Work, make: Make, workers: Workers | None = None) -> Artifact:
+        """The artifact of `work`: from the store where it is whole, else made by `make`, which fills a draft's folder.
+
+        With `workers` it is made by one of them; `make` must then be picklable.
+        """
         started, clock = datetime.now(UTC), time.monotonic()
         found = self.store.find(work)
-        if found is None:
-            with self.store.write(work) as draft:
-                counts = make(draft)
-                draft.facts["rows_in"] = counts.rows_in
-                draft.facts["rows_out"] = counts.rows_out
-                draft.facts["dropped"] = dict(counts.dropped)
+        if found is None and workers is not None:
+            workers.call(produce, self.store, work, make)
+        elif found is None:
+            produce(self.store, work, make)
         artifact = found or self.store.find(work)
         if artifact is None:
             raise OSError(f"{work.stage} {work.key[:12]} was written but cannot be read back under {self.store.home}")
@@ -105,6 +110,13 @@ class Run:
         if step is not None:
             step.append(record)
         self.listener.stage(record)
+
+
+def produce(store: Store, work: Work, make: Make) -> None:
+    """Make the artifact of `work` in `store`."""
+    with store.write(work) as draft:
+        counts = make(draft)
+        draft.facts.update(rows_in=counts.rows_in, rows_out=counts.rows_out, dropped=dict(counts.dropped))
 
 
 @contextmanager

@@ -71,7 +71,18 @@ def _start(home: Path, port: int | None, say: Callable[[str], None]) -> str:
     url = f"http://127.0.0.1:{port}/api"
     say(f"starting a Prefect server at {_ui(url)} (once; it stays up for later runs)")
     (home / "prefect").mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--background", "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--background",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     started = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
     until = time.monotonic() + WAIT_S
     while not healthy(url):

@@ -65,9 +65,7 @@ class RayWorkers:
                 shipped = {"working_dir": str(CHECKOUT), "excludes": NOT_SHIPPED}
                 ray.init(address=self.address, runtime_env=shipped, **shared)
             else:
-                ray.init(
-                    num_cpus=self.width, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **shared
-                )
+                ray.init(num_cpus=self.width, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **shared)
             self._started = True
 
     def close(self) -> None:

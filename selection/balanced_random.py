@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ class BalancedRandom:
     so a smaller budget with the same seed draws the first of the same rows. Scores are 0 and have no direction.
     Raises `InputError` where the pool's rows have no source.
     """
+
+    compares: ClassVar[bool] = False
 
     @property
     def reads(self) -> Mapping[str, Spec]:

@@ -71,4 +71,5 @@ def _facts(targets: Targets, top: Top, scores: Floats, owners: Rows) -> dict[str
         "mean_score": float(scores.mean()),
         "cut_off": float(scores.min()),
         "rows_of_length_0": top.census.zero,
+        "pool_scores": top.census.histogram(),
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from selection.answer import HIGHER, selection
 from selection.problem import Problem
 from selection.topk import ranked
 from warehouse.records import Selection, Spec
+
+LENGTH_BINS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class Length:
 
     Scores are the lengths.
     """
+
+    compares: ClassVar[bool] = False
 
     unit: Literal["tokens", "characters"] = "tokens"
     tokenizer: str = ""
@@ -38,5 +42,7 @@ class Length:
         rows = ranked(lengths, problem.keys, problem.budget)
         chosen = lengths[rows]
         reasons = [f"length={length} unit={self.unit}" for length in chosen.tolist()]
+        counts, edges = np.histogram(lengths, LENGTH_BINS)
         facts = {"order": "longest first", "mean_score": float(chosen.mean()), "cut_off": float(chosen[-1])}
-        return selection(rows, chosen, reasons, HIGHER, **facts)
+        pool_scores = {"edges": edges.tolist(), "counts": counts.tolist()}
+        return selection(rows, chosen, reasons, HIGHER, pool_scores=pool_scores, **facts)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ class Lexical:
 
     Scores are the cosines that pulled the rows in; higher is better. Raises `InputError` without targets.
     """
+
+    compares: ClassVar[bool] = True
 
     dims: int = DIMS
     policy: ListPolicy = "retry"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +17,8 @@ class Random:
 
     Scores are 0 and have no direction: nothing was measured.
     """
+
+    compares: ClassVar[bool] = False
 
     @property
     def reads(self) -> Mapping[str, Spec]:

@@ -5,6 +5,7 @@ The turns themselves are in `selection.by_turns`, the merges in `selection.round
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ class RdsPlus:
     cosines that pulled the rows in; higher is better. Raises `InputError` without targets and for vectors that are
     not finite; a row of length 0 has cosine 0 with everything.
     """
+
+    compares: ClassVar[bool] = True
 
     representation: Spec
     policy: ListPolicy = "retry"

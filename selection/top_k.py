@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -25,6 +25,8 @@ class TopK:
     the nearest target. Raises `InputError` without targets and for vectors that are not finite.
     """
 
+    compares: ClassVar[bool] = True
+
     representation: Spec
     aggregate: Literal["mean", "max"] = "mean"
 
@@ -42,6 +44,7 @@ class TopK:
             "mean_score": float(scores.mean()),
             "cut_off": float(scores[-1]),
             "rows_of_length_0": top.census.zero,
+            "pool_scores": top.census.histogram(),
         }
         return selection(rows, scores, told(targets, nearest(problem, targets, rows)), HIGHER, **facts)
 

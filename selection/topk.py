@@ -16,6 +16,8 @@ from selection.problem import KEYS, Block, Problem, Signal
 from warehouse.errors import InputError
 from warehouse.records import Floats, Rows
 
+SCORE_BINS = 200
+SCORE_EDGES = np.linspace(-1, 1, SCORE_BINS + 1)
 STRIPS = 8  # a list is searched by the maxima of its strips first when it is this many times longer than 2k
 
 
@@ -47,15 +49,28 @@ class Lists:
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """Rows that cannot be compared: how many are not finite, the first of them, and how many have length 0."""
+    """All rows seen, chosen or not.
 
-    broken: int = 0
-    first_broken: int = -1
-    zero: int = 0
+    broken, first_broken  how many vectors are not finite, and the first such row (-1 without one)
+    zero                  how many have length 0
+    scores                (SCORE_BINS,) how many rows have their largest score in each bin of [-1, 1]
+    """
+
+    broken: int
+    first_broken: int
+    zero: int
+    scores: NDArray[np.int64]
 
     def plus(self, other: "Census") -> "Census":
         firsts = [census.first_broken for census in (self, other) if census.broken]
-        return Census(self.broken + other.broken, min(firsts, default=-1), self.zero + other.zero)
+        zero = self.zero + other.zero
+        return Census(self.broken + other.broken, min(firsts, default=-1), zero, self.scores + other.scores)
+
+    def histogram(self) -> dict[str, list[float]]:
+        """The rows' largest scores as plain `edges` (bins + 1) and `counts`, from the first bin in use to the last."""
+        used = np.flatnonzero(self.scores)
+        first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 1)
+        return {"edges": SCORE_EDGES[first : last + 1].tolist(), "counts": self.scores[first:last].tolist()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +96,8 @@ class TopOfBlock:
         keys = np.broadcast_to(np.asarray(block.signals[KEYS]), scores.shape)
         rows = np.broadcast_to(np.arange(block.start, block.stop), scores.shape)
         broken = np.flatnonzero(~finite) + block.start
-        census = Census(len(broken), int(broken[0]) if len(broken) else -1, int(zero.sum()))
+        seen = np.histogram(np.clip(scores.max(axis=0)[finite], -1, 1), SCORE_EDGES)[0]
+        census = Census(len(broken), int(broken[0]) if len(broken) else -1, int(zero.sum()), seen)
         return cut(Top(self.k, scores, keys, rows, census))
 
     def _score(self, rows: Signal) -> tuple[Floats, NDArray[np.bool_], NDArray[np.bool_]]:

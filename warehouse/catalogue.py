@@ -15,8 +15,9 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from warehouse import pools, signals, tables
+from warehouse import tables
 from warehouse.errors import InputError
+from warehouse.pool_writer import POOL_SCHEMA, REJECTS_SCHEMA, SAMPLES_SCHEMA
 from warehouse.records import canonical, digest
 from warehouse.store import write_atomically
 from warehouse.tables import write_rows
@@ -26,7 +27,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One table an analyst sees: what a row is, its SQL over `{home}`, what each column means, and a question it answers."""
+    """One table an analyst sees: what a row is, its SQL over `{home}`, its columns, and a question it answers."""
 
     about: str
     sql: str
@@ -132,8 +133,8 @@ VIEWS: dict[str, View] = {
     ),
     "selected": View(
         "One row per chosen row: `samples` joined to rank, score and reason.",
-        """SELECT c.selection, s.method, s.budget, s.seed, c.rank, c.score, c.weight, c.reason, c.pool, c."row", c.sample_id,
-               m.source, m.messages, m.turns, m.chars, m.meta
+        """SELECT c.selection, s.method, s.budget, s.seed, c.rank, c.score, c.weight, c.reason, c.pool, c."row",
+               c.sample_id, m.source, m.messages, m.turns, m.chars, m.meta
         FROM read_parquet('{home}/artifacts/select/*/selected.parquet', union_by_name = true) c
         JOIN selections s USING (selection)
         JOIN samples m ON m.pool = c.pool AND m."row" = c."row" """,
@@ -190,8 +191,8 @@ VIEWS: dict[str, View] = {
             "label_tokens": "tokens the loss saw, all epochs",
             "steps": "optimizer steps",
             "seconds": "wall seconds of training",
-            "flops": "6 x parameters x tokens (4 x for frozen weights)",
-            "peak_rss_bytes": "peak memory of the process",
+            "flops": "6 × trainable and 4 × frozen parameters, × tokens",
+            "peak_memory_bytes": "peak memory of the process",
             "precision": "float32 or bf16",
         },
         "What did training cost?",
@@ -206,6 +207,7 @@ VIEWS: dict[str, View] = {
             "epoch": "epochs done",
             "loss": "nats per label token",
             "learning_rate": "at this step",
+            "gradient_norm": "before clipping",
             "tokens": "tokens so far",
             "seconds": "seconds so far",
         },
@@ -246,7 +248,8 @@ VIEWS: dict[str, View] = {
             "reply": "what it said, verbatim",
             "parsed": "what was graded",
             "gold": "the right answer",
-            "tokens": "tokens of the reply",
+            "n_tokens": "tokens of the gold answer: what weighs a loss per token",
+            "finish_reason": "stop or length",
             "prompt_hash": "hash of the prompt: pairing two runs needs it equal",
             "doc_hash": "hash of the whole item",
             "target_hash": "hash of the gold answer",
@@ -255,8 +258,7 @@ VIEWS: dict[str, View] = {
         "SELECT prompt, reply, gold FROM eval_items WHERE metric = 'exact_match' AND value = 0 LIMIT 10",
     ),
     "results": View(
-        "One row per method, budget, task and metric of a race: the mean over seeds and the paired difference to balanced "
-        "random.",
+        "One row per method, budget, task and metric of a race: mean over seeds, and difference to balanced random.",
         _parquet("artifacts/compare/*/results.parquet"),
         {
             "comparison": "key of the comparison",
@@ -281,12 +283,12 @@ VIEWS: dict[str, View] = {
             "flops": "measuring the pool and training, all seeds",
         },
         "Which method won?",
-        "SELECT method, metric, value, difference, difference_low, difference_high, verdict FROM results ORDER BY metric",
+        "SELECT method, metric, value, difference, difference_low, difference_high, verdict FROM results",
     ),
     "runs": View(
         "One row per run. A run without an end is still going or was killed.",
-        """SELECT r.run, r.recipe, r.command, r.started, e.ended, coalesce(e.status, 'running or killed') AS status, e.error,
-               e.report, r.version, r.recipe_text
+        """SELECT r.run, r.recipe, r.command, r.started, e.ended, coalesce(e.status, 'running or killed') AS status,
+               e.error, e.report, r.version, r.recipe_text
         FROM read_parquet('{home}/runs/*/run.parquet', union_by_name = true) r
         LEFT JOIN read_parquet('{home}/runs/*/end.parquet', union_by_name = true) e USING (run)""",
         {
@@ -320,15 +322,15 @@ VIEWS: dict[str, View] = {
             "dropped": "rows dropped by reason, JSON",
         },
         "What was computed, what came from the cache?",
-        "SELECT run, count(*) FILTER (computed) AS computed, count(*) FILTER (NOT computed) AS cached FROM stages GROUP BY run",
+        "SELECT run, count(*) FILTER (computed) AS computed, count(*) AS stages FROM stages GROUP BY run",
     ),
     "artifacts": View(
         "One row per artifact of the store.",
         """SELECT stage, key, created, seconds, version, params, inputs, model, seed, facts, files,
                list_sum(list_transform(json_extract(files, '$.*.bytes'), lambda b: b::BIGINT))::BIGINT AS bytes
-        FROM read_json('{home}/artifacts/*/*/manifest.json', columns = {{stage: 'VARCHAR', key: 'VARCHAR', created: 'TIMESTAMPTZ',
-            seconds: 'DOUBLE', version: 'INTEGER', params: 'JSON', inputs: 'JSON', model: 'VARCHAR', seed: 'BIGINT',
-            facts: 'JSON', files: 'JSON'}})
+        FROM read_json('{home}/artifacts/*/*/manifest.json', columns = {{stage: 'VARCHAR', key: 'VARCHAR',
+            created: 'TIMESTAMPTZ', seconds: 'DOUBLE', version: 'INTEGER', params: 'JSON', inputs: 'JSON',
+            model: 'VARCHAR', seed: 'BIGINT', facts: 'JSON', files: 'JSON'}})
         WHERE stage IS NOT NULL""",
         {
             "stage": "kind of stage that made it",
@@ -351,9 +353,9 @@ VIEWS: dict[str, View] = {
 
 # An empty typed file per glob keeps every view valid before the first artifact of its kind.
 EMPTIES: dict[str, pa.Schema] = {
-    "artifacts/ingest/empty/pool.parquet": pools.POOL_SCHEMA,
-    "artifacts/ingest/empty/samples-empty.parquet": pools.SAMPLES_SCHEMA,
-    "artifacts/ingest/empty/rejects-empty.parquet": pools.REJECTS_SCHEMA,
+    "artifacts/ingest/empty/pool.parquet": POOL_SCHEMA,
+    "artifacts/ingest/empty/samples-empty.parquet": SAMPLES_SCHEMA,
+    "artifacts/ingest/empty/rejects-empty.parquet": REJECTS_SCHEMA,
     "artifacts/overlap/empty/excluded.parquet": tables.EXCLUDED,
     "artifacts/select/empty/selection.parquet": tables.SELECTION,
     "artifacts/select/empty/selected.parquet": tables.SELECTED,
@@ -366,7 +368,7 @@ EMPTIES: dict[str, pa.Schema] = {
     "runs/empty/run.parquet": tables.RUN,
     "runs/empty/end.parquet": tables.RUN_END,
     "runs/empty/stage-empty.parquet": tables.STAGE,
-    "signals/empty/shard-empty.parquet": signals.SCHEMA,
+    "signals/empty/shard-empty.parquet": tables.SIGNALS,
 }
 
 
@@ -414,7 +416,10 @@ def query(home: Path, sql: str) -> pa.Table:
     """The answer to one SQL query over the catalogue. Raises `InputError` where DuckDB refuses the query."""
     try:
         with connect(home) as connection:
-            return connection.execute(sql).to_arrow_table()
+            answer = connection.sql(sql)
+            if answer is None:
+                raise InputError("the warehouse is read-only: ask with SELECT, DESCRIBE or SHOW")
+            return answer.to_arrow_table()
     except (duckdb.Error, RuntimeError) as error:
         raise InputError(f"the query failed: {_first_lines(str(error))}. Tables: {', '.join(VIEWS)}") from error
 

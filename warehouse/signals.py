@@ -7,7 +7,7 @@ or more `.npy` files and the Parquet file of its ids, which is renamed in last: 
 import io
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +20,10 @@ from scipy.sparse import csr_matrix, vstack
 
 from warehouse.records import Spec
 from warehouse.store import write_atomically
+from warehouse.tables import SIGNALS
 
 Values = NDArray[Any] | csr_matrix
 Ids = NDArray[np.bytes_]
-
-SCHEMA = pa.schema(
-    [
-        ("signal", pa.string()),
-        ("spec", pa.string()),
-        ("shard", pa.string()),
-        ("position", pa.int64()),
-        ("sample_id", pa.string()),
-        ("value", pa.float64()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +38,21 @@ class SignalStore:
         first.sort()
         return first[~np.isin(ids[first], self._known(spec))].astype(np.int64)
 
-    def append(self, spec: Spec, ids: Ids, values: Values) -> None:
-        """Add one shard: `values` has one row per id."""
+    def append(self, spec: Spec, ids: Ids, values: Values, cost: Mapping[str, float] | None = None) -> None:
+        """Add one shard: `values` has one row per id; `cost` is what measuring it took (seconds, flops)."""
         folder = self._folder(spec)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "spec.json", json.dumps({"name": spec.name, "params": dict(spec.params)}).encode())
         shard = f"shard-{len(self._shards(spec)):06d}-{uuid.uuid4().hex[:8]}"
         for name, array in _parts(values).items():
             write_atomically(folder / f"{shard}.{name}.npy", _npy(array))
+        write_atomically(folder / f"{shard}.cost.json", json.dumps(dict(cost or {})).encode())
         write_atomically(folder / f"{shard}.parquet", _ids_table(spec, shard, ids, values))
 
     def read(self, spec: Spec, ids: Ids) -> Values:
-        """The values of `ids`, row for row: (n,), (n, d) or sparse (n, d). A single shard in the same order is memory-mapped.
+        """The values of `ids`, row for row: (n,), (n, d) or sparse (n, d).
 
-        Raises `KeyError` where an id was never measured.
+        A single shard in the same order is memory-mapped. Raises `KeyError` where an id was never measured.
         """
         shards = self._shards(spec)
         if not shards:
@@ -75,6 +66,15 @@ class SignalStore:
         if absent := int((known[found] != ids).sum()):
             raise KeyError(f"signal {spec.name} ({spec.key[:12]}) lacks {absent} of {len(ids)} rows")
         return _gather([_load(shard) for shard in shards], found)
+
+    def cost(self, spec: Spec, ids: Ids) -> dict[str, float]:
+        """What measuring `ids` took, by name, whenever it was: a shard counts by the share of its rows in `ids`."""
+        total: dict[str, float] = {}
+        for shard in self._shards(spec):
+            share = float(np.isin(_shard_ids(shard), ids).mean())
+            for name, value in json.loads(shard.with_name(f"{shard.stem}.cost.json").read_text()).items():
+                total[name] = total.get(name, 0.0) + share * value
+        return total
 
     def _folder(self, spec: Spec) -> Path:
         return self.home / "signals" / spec.key
@@ -105,7 +105,8 @@ def _parts(values: Values) -> dict[str, NDArray[Any]]:
 
 def _load(shard: Path) -> Values:
     def part(name: str) -> NDArray[Any]:
-        return np.load(shard.with_name(f"{shard.stem}.{name}.npy"), mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        array: NDArray[Any] = np.load(shard.with_name(f"{shard.stem}.{name}.npy"), mmap_mode="r", allow_pickle=False)
+        return array
 
     if shard.with_name(f"{shard.stem}.dense.npy").exists():
         return part("dense")
@@ -143,7 +144,7 @@ def _ids_table(spec: Spec, shard: str, ids: Ids, values: Values) -> bytes:
             "sample_id": [i.decode() for i in ids],
             "value": values.astype(np.float64) if scalar else pa.nulls(n, pa.float64()),
         },
-        schema=SCHEMA,
+        schema=SIGNALS,
     )
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")

@@ -107,8 +107,8 @@ class Store:
             probe.unlink()
         except OSError as error:
             raise InputError(
-                f"the home {store.home} cannot be written ({error.strerror}); choose another with --home or WINNOW_HOME, "
-                "or free space there"
+                f"the home {store.home} cannot be written ({error.strerror}); free space there or choose another with "
+                "--home or WINNOW_HOME"
             ) from error
         store._sweep()
         return store
@@ -135,8 +135,8 @@ class Store:
             if error.errno == errno.ENOSPC:
                 raise OSError(
                     errno.ENOSPC,
-                    f"no space left under {self.home} while writing {work.stage} {work.key[:12]}; nothing half-written was "
-                    "kept. Free space (`winnow cache prune`) and run the same command again",
+                    f"no space left under {self.home} while writing {work.stage} {work.key[:12]}; nothing half-written "
+                    "was kept. Free space (`winnow cache prune`) and run the same command again",
                 ) from error
             raise
         finally:

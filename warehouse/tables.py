@@ -15,6 +15,7 @@ def _schema(**columns: pa.DataType) -> pa.Schema:
     return pa.schema(list(columns.items()))
 
 
+SIGNALS = _schema(signal=STRING, spec=STRING, shard=STRING, position=INT, sample_id=STRING, value=FLOAT)
 SELECTION = _schema(
     selection=STRING, pool=STRING, method=STRING, spec=STRING, params=STRING, budget=INT, seed=INT, rows=INT,
     direction=STRING, cutoff=FLOAT, diagnostics=STRING,
@@ -22,24 +23,28 @@ SELECTION = _schema(
 SELECTED = _schema(
     selection=STRING, pool=STRING, row=INT, sample_id=STRING, rank=INT, score=FLOAT, weight=FLOAT, reason=STRING
 )
-SCORES = _schema(selection=STRING, bin=INT, low=FLOAT, high=FLOAT, pool_rows=INT, selected_rows=INT)
 EXCLUDED = _schema(pool=STRING, row=INT, sample_id=STRING, reason=STRING, other_row=INT)
 GENERATIONS = _schema(
-    generation=STRING, row=INT, sample_id=STRING, synthesizer=STRING, params=STRING, seed=INT, source=STRING, meta=STRING
+    generation=STRING, row=INT, sample_id=STRING, synthesizer=STRING, params=STRING, seed=INT, source=STRING,
+    meta=STRING,
 )  # fmt: skip
 CHECKPOINT = _schema(
     checkpoint=STRING, base=STRING, base_fingerprint=STRING, trainer=STRING, params=STRING, data=STRING, seed=INT,
-    rows=INT, tokens=INT, label_tokens=INT, steps=INT, seconds=FLOAT, flops=FLOAT, peak_rss_bytes=INT, precision=STRING,
+    rows=INT, tokens=INT, label_tokens=INT, steps=INT, seconds=FLOAT, flops=FLOAT, peak_memory_bytes=INT,
+    precision=STRING,
 )  # fmt: skip
-LOSSES = _schema(checkpoint=STRING, step=INT, epoch=FLOAT, loss=FLOAT, learning_rate=FLOAT, tokens=INT, seconds=FLOAT)
+LOSSES = _schema(
+    checkpoint=STRING, step=INT, epoch=FLOAT, loss=FLOAT, learning_rate=FLOAT, gradient_norm=FLOAT, tokens=INT,
+    seconds=FLOAT,
+)  # fmt: skip
 EVALUATION = _schema(
-    evaluation=STRING, checkpoint=STRING, task=STRING, spec=STRING, params=STRING, metric=STRING, value=FLOAT, low=FLOAT,
-    high=FLOAT, n=INT, seed=INT,
+    evaluation=STRING, checkpoint=STRING, task=STRING, spec=STRING, params=STRING, metric=STRING, value=FLOAT,
+    low=FLOAT, high=FLOAT, n=INT, seed=INT,
 )  # fmt: skip
 EVAL_ITEMS = _schema(
     evaluation=STRING, checkpoint=STRING, task=STRING, item_id=STRING, group=STRING, metric=STRING, value=FLOAT,
-    prompt=STRING, reply=STRING, parsed=STRING, gold=STRING, tokens=INT, prompt_hash=STRING, doc_hash=STRING,
-    target_hash=STRING,
+    prompt=STRING, reply=STRING, parsed=STRING, gold=STRING, n_tokens=INT, finish_reason=STRING, prompt_hash=STRING,
+    doc_hash=STRING, target_hash=STRING,
 )  # fmt: skip
 RESULTS = _schema(
     comparison=STRING, method=STRING, budget=INT, seeds=STRING, task=STRING, metric=STRING, value=FLOAT, low=FLOAT,

@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 from selection_worlds import problem, ranking, score_matrix
 
 from selection import cosine
-from selection.problem import Problem
+from selection.problem import InProcess, Problem
+from selection.rds_plus import RdsPlus
 from selection.targets import targets_of
-from selection.topk import STRIPS, Census, Lists, Top, best, cut, merge, ranked, top_lists
+from selection.topk import SCORE_BINS, STRIPS, Census, Lists, Top, best, cut, merge, ranked, top_lists
 from warehouse.errors import InputError
+from warehouse.records import Spec
 
 
 @given(st.data())
@@ -42,7 +44,7 @@ def test_merging_is_associative_and_commutative(seed, k, n):
     def top(first):
         scores = rng.integers(0, 5, (2, n)).astype(float)
         keys = np.broadcast_to(rng.integers(0, 3, n).astype(np.uint64), (2, n))
-        return cut(Top(k, scores, keys, np.broadcast_to(np.arange(first, first + n), (2, n)), Census(1, first, 2)))
+        return cut(Top(k, scores, keys, np.broadcast_to(np.arange(first, first + n), (2, n)), Census(1, first, 2, np.ones(SCORE_BINS, np.int64))))
 
     def contents(merged):
         return [set(line) for line in merged.rows.tolist()], merged.census.broken, merged.census.zero
@@ -112,3 +114,25 @@ def test_a_candidate_without_direction_scores_0_and_is_counted():
     assert top.rows.tolist() == [[1, 0, 2]]
     assert top.scores[0, 1] == 0
     assert top.census.zero == 1
+
+
+def test_the_census_counts_every_rows_largest_score_whatever_the_blocks():
+    rng = np.random.default_rng(3)
+    candidates, targets = rng.normal(size=(500, 7)).astype(np.float32), rng.normal(size=(3, 7)).astype(np.float32)
+    found = []
+    for block_rows in (500, 17):
+        problem = Problem(
+            budget=5,
+            keys=np.arange(500, dtype=np.uint64),
+            candidates={"representation": candidates},
+            targets={"representation": targets},
+            target_task=np.zeros(3, np.int64),
+            reducer=InProcess(block_rows),
+        )
+        answer = RdsPlus(Spec("representation"), "global_max")(problem, rng)
+        found.append(answer.diagnostics["pool_scores"])
+    units = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (candidates, targets)]
+    largest = (units[0] @ units[1].T).max(axis=1)
+    assert found[0] == found[1]
+    assert sum(found[0]["counts"]) == 500
+    assert np.abs(np.histogram(largest, found[0]["edges"])[0] - found[0]["counts"]).sum() <= 4  # rows on an edge

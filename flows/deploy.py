@@ -1,0 +1,86 @@
+"""Schedules: `winnow deploy` registers a recipe with Prefect, `winnow serve` runs what is due on this machine."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows import recipes, server
+from flows.console import ConsoleListener
+from flows.race import check
+from flows.settings import Settings
+from warehouse.errors import InputError
+from warehouse.store import Store, write_atomically
+
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
+
+
+def deploy_recipe(path: Path, overrides: Sequence[str], cron: str, timezone: str | None, home: Path) -> str:
+    """Register `path` under its recipe's name; what to do next. The recipe is stored whole, with absolute paths.
+
+    Registering the same name again replaces recipe and schedule. Raises `InputError` for a wrong recipe or cron line.
+    """
+    recipe = recipes.load(path, overrides)
+    check(recipe)
+    Store.open(home)
+    ui = server.ensure(home, Settings().prefect_port, ConsoleListener().say)
+    _deployments(home).mkdir(exist_ok=True)
+    order = {"recipe": recipe.model_dump(mode="json"), "cron": cron, "timezone": timezone}
+    registered = _register(recipe.name, order, home)
+    write_atomically(_deployments(home) / f"{recipe.name}.json", json.dumps(order).encode())
+    return (
+        f"deployed winnow/{recipe.name}: {cron} {timezone or 'UTC'}\n"
+        f"{ui}/deployments/deployment/{registered}\n"
+        f"runs what is due, until stopped:  winnow serve --home {home}"
+    )
+
+
+def serve_deployments(home: Path) -> None:
+    """Run every deployed recipe of `home` when it is due, until interrupted; runs that were missed are run late."""
+    say = ConsoleListener().say
+    orders = {file.stem: json.loads(file.read_text()) for file in sorted(_deployments(home).glob("*.json"))}
+    if not orders:
+        raise InputError(
+            f"nothing is deployed in {home}; deploy a recipe first: winnow deploy RECIPE --cron '0 3 * * *'"
+        )
+    ui = server.ensure(home, Settings().prefect_port, say)
+    say(f"serving {', '.join(orders)} of {home}; see {ui}/deployments; stop with Ctrl-C")
+    from prefect import serve
+
+    deployments = [_deployment(name, order, home) for name, order in orders.items()]
+    # schedules stay on when this process stops: what falls due meanwhile is late, not lost
+    serve(*deployments, pause_on_shutdown=False, print_starting_message=False)
+
+
+def _register(name: str, order: Mapping[str, Any], home: Path) -> str:
+    """The id of the deployment, as the server gives it."""
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        return str(_deployment(name, order, home).apply())
+    except (ValueError, PrefectHTTPStatusError) as error:
+        raise InputError(f"the schedule {order['cron']!r} {order['timezone'] or ''} was refused: {error}") from error
+
+
+def _deployment(name: str, order: Mapping[str, Any], home: Path) -> "RunnerDeployment":
+    """One at a time: a run that is due while the last one goes on waits for it."""
+    from prefect.deployments.runner import EntrypointType, RunnerDeployment
+    from prefect.schedules import Cron
+
+    from flows.pipeline import pipeline
+
+    deployment = pipeline.to_deployment(
+        name=name,
+        schedule=Cron(order["cron"], timezone=order["timezone"] or "UTC"),
+        parameters={"recipe": order["recipe"], "home": str(home), "command": "scheduled"},
+        concurrency_limit=1,
+        tags=["winnow"],
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )
+    assert isinstance(deployment, RunnerDeployment)  # a coroutine only inside an event loop
+    return deployment
+
+
+def _deployments(home: Path) -> Path:
+    return home / "deployments"

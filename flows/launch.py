@@ -1,0 +1,24 @@
+"""From a recipe to a finished run: find or start a Prefect server, run the flow, hand back the outcome."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from flows import recipes, server
+from flows.console import ConsoleListener
+from flows.outcome import Outcome
+from flows.race import check
+from flows.settings import Settings
+from warehouse.store import Store
+
+
+def launch(path: Path, overrides: Sequence[str], home: Path, command: str) -> Outcome:
+    """Run the recipe in `path`. All that can be known to be wrong is said before the server starts and work begins."""
+    recipe = recipes.load(path, overrides)
+    check(recipe)
+    Store.open(home)
+    say = ConsoleListener().say
+    ui = server.ensure(home, Settings().prefect_port, say)
+    say(f"Prefect UI: {ui}")
+    from flows.pipeline import pipeline
+
+    return Outcome(**pipeline(recipe.model_dump(mode="json"), str(home), command))

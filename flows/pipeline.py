@@ -1,0 +1,78 @@
+"""The Prefect flow: one recipe, every step a task. Deployments name it as `flows.pipeline.pipeline`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, runtime
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import recipes
+from flows.console import ConsoleListener
+from flows.engine import PrefectEngine
+from flows.outcome import Outcome
+from flows.race import race
+from flows.settings import Settings, be_quiet
+from flows.workers import RayWorkers
+
+ARMS_AT_ONCE = 16  # threads that wait for Ray; Ray decides how many arms really run
+
+
+@flow(
+    name="winnow",
+    flow_run_name="{command}-{recipe[name]}",
+    task_runner=ThreadPoolTaskRunner(max_workers=ARMS_AT_ONCE),  # type: ignore[arg-type]
+    persist_result=False,
+    validate_parameters=False,
+)
+def pipeline(recipe: dict[str, Any], home: str, command: str = "run") -> dict[str, Any]:
+    """Run `recipe` (as `Recipe.model_dump` gives it) in `home`; the fields of an `Outcome`."""
+    be_quiet()
+    settings = Settings()
+    workers = RayWorkers(settings.ray_address, settings.workers)
+    try:
+        with ConsoleListener() as listener:
+            outcome = race(
+                recipes.parse(recipe),
+                Path(home),
+                command,
+                engine=PrefectEngine(),
+                workers=workers,
+                listener=listener,
+                ui=_ui(),
+            )
+    finally:
+        workers.close()
+    _publish(outcome)
+    return {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__}
+
+
+def _ui() -> str | None:
+    """The address of this flow run's page."""
+    api = os.environ.get("PREFECT_API_URL", "")
+    run = runtime.flow_run.id
+    return f"{api.removesuffix('/api')}/runs/flow-run/{run}" if api and run else None
+
+
+def _publish(outcome: Outcome) -> None:
+    """The outcome for the run's page: what was computed, where the report is, and the results as a table."""
+    computed = sum(bool(stage["computed"]) for stage in outcome.stages)
+    cached = len(outcome.stages) - computed
+    create_markdown_artifact(
+        key="outcome",
+        markdown=f"**{computed} stages computed, {cached} found in the cache.**\n\n"
+        f"- run `{outcome.run}`\n- report `{outcome.report}`\n- warehouse `{outcome.home}/winnow.duckdb`\n",
+    )
+    if outcome.results:
+        create_table_artifact(key="results", table=[_flat(result) for result in outcome.results])
+
+
+def _flat(result: Any) -> dict[str, Any]:
+    versus = result["versus_balanced_random"] or {}
+    flat = {name: value for name, value in result.items() if name not in ("versus_balanced_random", "seeds")}
+    return flat | {
+        "minus balanced random": versus.get("difference"),
+        "low ": versus.get("low"),
+        "high ": versus.get("high"),
+    }

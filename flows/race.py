@@ -1,0 +1,205 @@
+"""The race: one pool, one target, many arms (method × budget × seed), one table of what each gained."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from flows import recipes, sources
+from flows.assess import assess, task
+from flows.choose import Choice, Question, check_budget, check_clean, exclude, select
+from flows.compare import Arm, compare, rows_of
+from flows.engine import Engine
+from flows.entries import make
+from flows.measure import Meter, cost, measure
+from flows.outcome import Outcome
+from flows.recipes import Recipe
+from flows.report import write_report
+from flows.run import Listener, Run
+from flows.tune import train, trainer
+from flows.workers import Workers
+from models.fingerprint import fingerprint
+from selection.table import build
+from synthesis.table import SYNTHESIZERS
+from warehouse import catalogue
+from warehouse.errors import InputError
+from warehouse.records import Spec
+from warehouse.store import Artifact
+
+CONTROL = "balanced_random"
+
+
+def check(recipe: Recipe) -> None:
+    """Raise `InputError` for all that can be known to be wrong before work starts: names, parameters, models, files."""
+    meter = Meter(recipe.representation)
+    for entry in recipe.methods:
+        method = build(entry.name, entry.params, **meter.filled())
+        if method.compares and not recipe.target:
+            raise InputError(f"method {entry.name!r} compares rows with a target set: give `target`")
+    for source in (*recipe.pool, *recipe.target, *recipe.test):
+        if source.synthesize is not None:
+            make("synthesizer", SYNTHESIZERS, source.synthesize, source.params)
+        else:
+            sources.located(source, Path(recipe.data))
+    if recipe.train is not None:
+        trainer(recipe.train)
+        fingerprint(recipe.train.base)
+    for entry in recipe.tasks:
+        task(entry, ())
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """The parts of a run that every step needs."""
+
+    recipe: Recipe
+    run: Run
+    engine: Engine
+    workers: Workers
+    meter: Meter
+
+    def question(self) -> tuple[Question, Artifact | None]:
+        """The ingested pool and target, what may not be chosen, and the test set."""
+        wanted = {"pool": self.recipe.pool, "target": self.recipe.target, "test": self.recipe.test}
+        named = {name: given for name, given in wanted.items() if given}
+        steps = [
+            (
+                f"prepare {name}",
+                partial(sources.prepare, self.run, f"{self.recipe.name} {name}", given, self.data, self.recipe.seed),
+            )
+            for name, given in named.items()
+        ]
+        ready = dict(zip(named, self.engine.map(steps), strict=True))
+        target, test = ready.get("target"), ready.get("test")
+        excluded = self.engine.call("overlap", partial(exclude, self.run, ready["pool"], target, test))
+        return Question(ready["pool"], target, excluded), test
+
+    @property
+    def data(self) -> Path:
+        return Path(self.recipe.data)
+
+    def choices(self) -> list[Choice]:
+        """Every selection the recipe asks for."""
+        return [
+            Choice(entry.name, entry.params, budget, seed)
+            for entry in self.recipe.methods
+            for budget in self.recipe.budgets
+            for seed in self.recipe.seeds
+        ]
+
+    def measured(self, question: Question) -> None:
+        """Measure every signal that some method reads, for pool and target, each once."""
+        specs: dict[str, Spec] = {}
+        for entry in self.recipe.methods:
+            method = build(entry.name, entry.params, **self.meter.filled())
+            specs |= {spec.key: spec for spec in method.reads.values()}
+        for spec in specs.values():
+            self.engine.call(f"measure {spec.name}", partial(self._measure, spec, question))
+
+    def _measure(self, spec: Spec, question: Question) -> None:
+        for name, artifact in (("pool", question.pool), ("target", question.target)):
+            if artifact is not None:
+                measure(self.run, f"measure {spec.name} of {name}", self.meter, spec, sources.read(artifact))
+
+    def costs(self, question: Question) -> dict[str, dict[str, float]]:
+        """What measuring the signals of each method took, by its label."""
+        found: dict[str, dict[str, float]] = {}
+        for choice in self.choices():
+            method = build(choice.name, choice.params, **self.meter.filled())
+            parts = [cost(self.run, spec, sources.read(question.pool)) for spec in method.reads.values()]
+            found[choice.label] = {name: sum(part.get(name, 0.0) for part in parts) for name in ("seconds", "flops")}
+        return found
+
+    def selections(self, question: Question, choices: Sequence[Choice]) -> list[Artifact]:
+        """One selection per choice; the choices of one method are one step."""
+        selected: list[Artifact] = []
+        for label in dict.fromkeys(choice.label for choice in choices):
+            mine = [choice for choice in choices if choice.label == label]
+            selected += self.engine.call(f"select {label}", partial(self._select, question, mine))
+        return selected
+
+    def _select(self, question: Question, choices: Sequence[Choice]) -> list[Artifact]:
+        return [select(self.run, question, choice, self.meter) for choice in choices]
+
+    def arms(
+        self, question: Question, test: Artifact, choices: Sequence[Choice], chosen: Sequence[Artifact]
+    ) -> list[Arm]:
+        """Every arm tuned and assessed, and the untouched base model as the arm that trains on nothing."""
+        for selection in chosen:
+            check_clean(selection, question.pool, test)
+        steps: list[tuple[str, Callable[[], Arm]]] = [("base model", partial(self._base, test))]
+        for choice, selection in zip(choices, chosen, strict=True):
+            name = f"{choice.label} {choice.budget} seed {choice.seed}"
+            steps.append((name, partial(self._arm, name, choice, selection, test)))
+        return self.engine.map(steps)
+
+    def _arm(self, name: str, choice: Choice, selection: Artifact, test: Artifact) -> Arm:
+        assert self.recipe.train is not None  # arms are asked for where the recipe trains
+        tuned = train(self.run, f"train {name}", self.recipe.train, selection, choice.seed, self.workers)
+        assessed = assess(self.run, f"assess {name}", self.recipe, tuned, test, self.workers)
+        return Arm(choice.label, choice.budget, choice.seed, selection, tuned, tuple(assessed))
+
+    def _base(self, test: Artifact) -> Arm:
+        assessed = assess(self.run, "assess base model", self.recipe, None, test, self.workers)
+        return Arm("base model", 0, 0, None, None, tuple(assessed))
+
+
+def race(
+    recipe: Recipe,
+    home: Path,
+    command: str,
+    *,
+    engine: Engine,
+    workers: Workers,
+    listener: Listener,
+    ui: str | None = None,
+) -> Outcome:
+    """Run `recipe` in `home`. An interrupted run keeps its finished stages; the same recipe goes on from there."""
+    run = Run.begin(
+        home, listener, recipe=recipe.name, command=command, recipe_text=recipes.dump(recipe), version=version("winnow")
+    )
+    catalogue.ensure(run.store.home)
+    try:
+        outcome = _stages(Race(recipe, run, engine, workers, Meter(recipe.representation)), ui)
+    except KeyboardInterrupt:
+        run.log.end("cancelled")
+        raise
+    except BaseException as error:
+        run.log.end("failed", error=f"{type(error).__name__}: {error}")
+        raise
+    run.log.end("done", report=outcome.report or "")
+    return outcome
+
+
+def _stages(race: Race, ui: str | None) -> Outcome:
+    question, test = race.question()
+    choices = race.choices()
+    check_budget(question, race.recipe.budgets)
+    race.measured(question)
+    chosen = race.selections(question, choices)
+    results: list[dict[str, object]] = []
+    if race.recipe.train is not None and test is not None:
+        arms = race.arms(question, test, choices, chosen)
+        compared = race.engine.call(
+            "compare", partial(compare, race.run, arms, race.recipe, CONTROL, race.meter, question)
+        )
+        results = rows_of(compared)
+    report = race.engine.call("report", partial(write_report, race.run.store.home, race.run.log.run))
+    return Outcome(
+        run=race.run.log.run,
+        home=str(race.run.store.home),
+        report=str(report),
+        ui=ui,
+        stages=[_plain(stage) for stage in race.run.log.stages()],
+        selections=[
+            {"method": choice.label, "budget": choice.budget, "seed": choice.seed, "key": artifact.key,
+             "rows": artifact.manifest["facts"]["rows_out"]}
+            for choice, artifact in zip(choices, chosen, strict=True)
+        ],
+        results=results,
+    )  # fmt: skip
+
+
+def _plain(stage: dict[str, object]) -> dict[str, object]:
+    return {name: stage[name] for name in ("name", "key", "computed", "seconds", "rows_in", "rows_out")}
