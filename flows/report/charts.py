@@ -192,7 +192,7 @@ def scatter(
         x_ticks=_marks(x, 4),
         y_ticks=[Tick(y.at(v), tick_text(v)) for v in y.ticks()],
         steps=" ".join(steps),
-        labels=_labels(points, x, y),
+        labels=beside(points, x, y),
         x_name=x_name,
         y_name=y_name,
     )
@@ -209,7 +209,7 @@ def _stepped(front: Sequence[Point]) -> list[Point]:
     return path
 
 
-def _labels(points: Sequence[Point], x: Scale, y: Scale) -> list[Label]:
+def beside(points: Sequence[Point], x: Scale, y: Scale) -> list[Label]:
     """Names beside the points, moved down where two would meet."""
     placed: list[tuple[float, float, float]] = []
     labels = []

@@ -40,7 +40,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """The shell command that repeats the run, a shell command for the first query, and queries about this run."""
+    """The shell command that repeats the run, one for the first query, and queries about this run.
+
+    `command` is empty where only the run's arguments are known (`winnow select`).
+    """
 
     command: str
     shell: str
@@ -82,12 +85,14 @@ def again_of(head: Head, picks: Picks, boards: Sequence[Board], book: Book) -> A
     """Commands and queries to paste, with the keys of this run filled in."""
     home = shlex.quote(head.home)
     queries = (*_about_choice(picks), *(_about_results(book) if boards else ()), _about_stages(book))
-    if head.command == "demo":
-        command = f"winnow demo --home {home}"
-    else:
-        file = shlex.quote(f"{head.recipe}.yaml")
-        command = f"winnow run {file} --home {home}"
-    return Again(command, f"winnow sql --home {home} {_quoted(queries[0].sql)}", queries)
+    return Again(_command(head, home), f"winnow sql --home {home} {_quoted(queries[0].sql)}", queries)
+
+
+def _command(head: Head, home: str) -> str:
+    if head.command == "select":
+        return ""
+    what = "demo" if head.command == "demo" else f"run {shlex.quote(head.recipe + '.yaml')}"
+    return f"winnow {what} --home {home}"
 
 
 def _quoted(sql: str) -> str:

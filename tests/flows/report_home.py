@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ SOURCES = {
 }
 SKILLS = ("reverse", "sort", "add", "convert dates", "look up", "logic", "format", "extract", "classify", "upper case")
 RACED = {"rds_plus": 0.71, "top_k": 0.62, "length": 0.33, "balanced_random": 0.41, "random": 0.43}
+TASK, TARGET, QUESTION = "reverse", "Reverse the word number", "Reverse the word:"
+VERDICT = "no difference shown (MDE 0.051)"
 RECIPE = "name: nightly\npool:\n- synthesize: world\nmethods: [rds_plus, top_k, length]\nbudgets: [200]\n"
 
 
@@ -80,6 +82,22 @@ class HomeMaker:
         found = self.store.find(work)
         assert found is not None
         return found
+
+
+Arm = tuple[str, int, tuple[int, ...], list[Artifact]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is raced: methods with their exact match, seeds, budgets; `extra` rows come first in the pool."""
+
+    n: int = 300
+    seeds: tuple[int, ...] = (0, 1)
+    budgets: tuple[int, ...] = (40,)
+    values: Mapping[str, float] = field(default_factory=lambda: dict(RACED))
+    extra: tuple[Example, ...] = ()
+    items: int = 60
+    trains: bool = True
 
 
 def start(
@@ -217,126 +235,136 @@ def trained(maker: HomeMaker, selection: Artifact, method: str, seed: int, budge
     return maker.stage(title, work, tables, (budget, budget - 2), {"no_label_tokens": 2}, 14.6, computed=seed != 0)
 
 
-def evaluated(maker: HomeMaker, checkpoint: str, name: str, share: float, items: Sequence[tuple[str, str]]) -> Artifact:
+def evaluated(maker: HomeMaker, checkpoint: str, name: str, share: float, items: int) -> Artifact:
     """Exact match of every item, right with probability `share`; items 0 to 4 are never right."""
     work = Work("evaluate", 1, {"task": "exact"}, {"checkpoint": checkpoint})
-    right = maker.rng.random(len(items)) < share
+    right = maker.rng.random(items) < share
     right[:5] = False
-    answers = [
-        {
-            "evaluation": work.key,
-            "checkpoint": checkpoint,
-            "task": "reverse",
-            "item_id": f"item-{i:03}",
-            "group": "reverse",
-            "metric": "exact_match",
-            "value": float(ok),
-            "prompt": prompt,
-            "reply": gold if ok else gold[::-1] + "?",
-            "parsed": gold,
-            "gold": gold,
-            "n_tokens": 5,
-            "finish_reason": "stop",
-            "prompt_hash": "p",
-            "doc_hash": "d",
-            "target_hash": "t",
-        }
-        for i, ((prompt, gold), ok) in enumerate(zip(items, right, strict=True))
-    ]
+    answers = [answer(work.key, checkpoint, i, bool(ok)) for i, ok in enumerate(right)]
     value = float(right.mean())
     row = {
         "evaluation": work.key,
         "checkpoint": checkpoint,
-        "task": "reverse",
+        "task": TASK,
         "spec": "s",
         "params": "{}",
         "metric": "exact_match",
         "value": value,
         "low": value - 0.04,
         "high": value + 0.04,
-        "n": len(items),
+        "n": items,
         "seed": 0,
     }
     tables = {"evaluation": (EVALUATION, [row]), "eval_items": (EVAL_ITEMS, answers)}
-    return maker.stage(f"assess {name}", work, tables, (len(items), len(items)), seconds=3.1)
+    return maker.stage(f"assess {name} exact_match", work, tables, (items, items), seconds=3.1)
 
 
-Arm = tuple[str, int, tuple[int, ...], list[Artifact]]
+def answer(evaluation: str, checkpoint: str, item: int, right: bool) -> dict[str, Any]:
+    word = f"lantern{item}"
+    return {
+        "evaluation": evaluation,
+        "checkpoint": checkpoint,
+        "task": TASK,
+        "item_id": f"item-{item:03}",
+        "group": "reverse",
+        "metric": "exact_match",
+        "value": float(right),
+        "prompt": f"{QUESTION} {word}",
+        "reply": word[::-1] if right else word + "?",
+        "parsed": word,
+        "gold": word[::-1],
+        "n_tokens": 5,
+        "finish_reason": "stop",
+        "prompt_hash": "p",
+        "doc_hash": "d",
+        "target_hash": "t",
+    }
 
 
-def compared(maker: HomeMaker, arms: Sequence[Arm], values: Mapping[str, float], *, n: int = 200) -> Artifact:
-    """Results of two metrics: exact match as in `values`, and a loss that goes the other way."""
-    work = Work("compare", 1, inputs={"evaluations": [a.key for _, _, _, made in arms for a in made]})
-    table = []
-    for method, budget, seeds, made in arms:
-        for metric, sign, width in (("exact_match", 1.0, 0.04), ("nll", -1.0, 0.09)):
-            value = values[method] if sign > 0 else 2.0 - values[method]
-            gain = sign * (values[method] - values["balanced_random"])
-            clear = abs(gain) > width
-            better = "better" if gain * sign > 0 else "worse"
-            table.append(
-                {
-                    "comparison": work.key,
-                    "method": method,
-                    "budget": budget,
-                    "seeds": json.dumps(seeds),
-                    "task": "reverse",
-                    "metric": metric,
-                    "value": value,
-                    "low": value - width,
-                    "high": value + width,
-                    "n": n,
-                    "difference": gain,
-                    "difference_low": gain - width,
-                    "difference_high": gain + width,
-                    "seed_differences": json.dumps([gain - 0.02, gain, gain + 0.02][: len(seeds)]),
-                    "verdict": better if clear else "no difference shown (MDE 0.051)",
-                    "selections": "[]",
-                    "evaluations": json.dumps([a.key for a in made]),
-                    "checkpoints": "[]",
-                    "seconds": 0.0 if method == "base model" else 45.0 + 60 * (method == "rds_plus"),
-                    "flops": 0.0 if method == "base model" else 9.3e12 * (13 if method in ("rds_plus", "top_k") else 1),
-                }
-            )
+def compared(maker: HomeMaker, plan: Plan, arms: Sequence[Arm]) -> Artifact:
+    """Results of two metrics: exact match as planned, and a loss that goes the other way; the base model is last."""
+    base = evaluated(maker, "base", "base model", 0.05, plan.items)
+    values = {**plan.values, "base model": 0.05}
+    everything = [*arms, ("base model", 0, (0,), [base])]
+    work = Work("compare", 1, inputs={"evaluations": [a.key for _, _, _, made in everything for a in made]})
+    table = [
+        result(work.key, one, values, *metric, plan.items)
+        for one in everything
+        for metric in (("exact_match", 1.0, 0.04), ("nll", -1.0, 0.09))
+    ]
     return maker.stage("compare", work, {"results": (RESULTS, table)}, (len(table), len(table)), seconds=0.9)
 
 
-def race(
-    home: Path,
-    *,
-    n: int = 1200,
-    seeds: Sequence[int] = (0, 1, 2),
-    budgets: Sequence[int] = (200,),
-    values: Mapping[str, float] = RACED,
-    extra: Sequence[Example] = (),
-    ended: bool = True,
-) -> str:
-    """A whole race; returns the run's id."""
-    maker = start(home)
-    unusable = [example("What is this?", "")] * 3 + [Example((Message("user", "only a question"),), "clean")]
-    pool = maker.pool("nightly pool", [*extra, *rows(maker, n), *unusable])
-    target = maker.pool(
-        "nightly target", [example(f"Reverse the word number {i}: meadow", "wodaem") for i in range(12)]
-    )
+def result(
+    key: str, one: Arm, values: Mapping[str, float], metric: str, sign: float, width: float, n: int
+) -> dict[str, Any]:
+    """A row of `results`; `width` is half its interval. Without balanced random there is no difference."""
+    method, budget, seeds, made = one
+    value = values[method] if sign > 0 else 2.0 - values[method]
+    row = {
+        "comparison": key,
+        "method": method,
+        "budget": budget,
+        "seeds": json.dumps(seeds),
+        "task": TASK,
+        "metric": metric,
+        "value": value,
+        "low": value - width,
+        "high": value + width,
+        "n": n,
+        "selections": "[]",
+        "evaluations": json.dumps([a.key for a in made]),
+        "checkpoints": "[]",
+        "seconds": 0.0 if method == "base model" else 45.0 + 60 * (method == "rds_plus"),
+        "flops": 0.0 if method == "base model" else 9.3e12 * (13 if method in ("rds_plus", "top_k") else 1),
+    }
+    if "balanced_random" not in values:
+        return row
+    gain = sign * (values[method] - values["balanced_random"])
+    verdict = "better" if gain * sign > 0 else "worse"
+    return row | {
+        "difference": gain,
+        "difference_low": gain - width,
+        "difference_high": gain + width,
+        "seed_differences": json.dumps([gain + 0.02 * (i - 1) for i in range(len(seeds))]),
+        "verdict": verdict if abs(gain) > width else VERDICT,
+    }
+
+
+def race(home: Path, plan: Plan | None = None, run: str = "20260301T030000-aaaaaaaa", *, ended: bool = True) -> str:
+    """A whole race, or its selections alone where the plan does not train; returns the run's id."""
+    maker, plan = start(home, run), plan or Plan()
+    pool, target = ingested(maker, plan)
     exclude(maker, pool, target)
-    made: dict[str, list[Artifact]] = {}
-    items = [(f"Reverse the word: {word}", word[::-1]) for word in (f"lantern{i}" for i in range(200))]
-    arms: list[Arm] = []
-    for method, share in values.items():
-        for budget in budgets:
-            made = {"evaluations": []}
-            for seed in seeds:
-                selection = selected(maker, pool, target, method, seed, budget, noted=method != "top_k")
-                checkpoint = trained(maker, selection, method, seed, budget)
-                made["evaluations"].append(
-                    evaluated(maker, checkpoint.key, f"{method} {budget} seed {seed}", share, items)
-                )
-            arms.append((method, budget, tuple(seeds), made["evaluations"]))
-    base = evaluated(maker, "base", "base model", 0.05, items)
-    compared(maker, [*arms, ("base model", 0, (0,), [base])], {**values, "base model": 0.05})
+    chosen = [
+        (
+            method,
+            budget,
+            [selected(maker, pool, target, method, seed, budget, noted=method != "top_k") for seed in plan.seeds],
+        )
+        for method in plan.values
+        for budget in plan.budgets
+    ]
+    if plan.trains:
+        compared(maker, plan, [arm(maker, plan, *made) for made in chosen])
     if ended:
         maker.log.end("done", report="report.html")
     return maker.log.run
+
+
+def ingested(maker: HomeMaker, plan: Plan) -> tuple[Artifact, Artifact]:
+    unusable = [example("What is this?", "")] * 3 + [Example((Message("user", "only a question"),), "clean")]
+    pool = maker.pool("nightly pool", [*plan.extra, *rows(maker, plan.n), *unusable])
+    return pool, maker.pool("nightly target", [example(f"{TARGET} {i}: meadow", "wodaem") for i in range(12)])
+
+
+def arm(maker: HomeMaker, plan: Plan, method: str, budget: int, selections: Sequence[Artifact]) -> Arm:
+    """One method at one budget, tuned and assessed once per seed."""
+    made = []
+    for seed, selection in zip(plan.seeds, selections, strict=True):
+        checkpoint = trained(maker, selection, method, seed, budget)
+        made.append(evaluated(maker, checkpoint.key, f"{method} {budget} seed {seed}", plan.values[method], plan.items))
+    return method, budget, plan.seeds, made
 
 
 def exclude(maker: HomeMaker, pool: Artifact, target: Artifact) -> Artifact:
