@@ -7,6 +7,7 @@ import contextlib
 import gc
 import importlib.metadata
 import logging
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -52,8 +53,9 @@ class Diverged(InputError):
 def train(sft: Sft, base: str, data: Dataset, out: Path, seed: int) -> None:
     """Guard the rows, train, and write everything `Sft.__call__` promises under `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer, chat = load_tokenizer(fetch(base, trust_remote_code=sft.trust_remote_code), sft.template)
-    rows = guard(data.path, tokenizer, chat, sft.max_length)
+    folder = fetch(base, trust_remote_code=sft.trust_remote_code)
+    tokenizer, chat = load_tokenizer(folder, sft.template)
+    rows = guard(data.path, tokenizer, chat, min(sft.max_length, positions(folder, sft.trust_remote_code)))
     weights = row_weights(data, rows)
     versions = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
     identity = resume.identity_of(
@@ -66,6 +68,12 @@ def train(sft: Sft, base: str, data: Dataset, out: Path, seed: int) -> None:
         _save(trainer, sft, base, out)
     record.write(out, sft, trainer, rows, versions)
     resume.clear(out)
+
+
+def positions(folder: Path, trust_remote_code: bool) -> int:
+    """Tokens that the model's positions reach; unlimited where its configuration names no limit."""
+    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code, local_files_only=True)
+    return getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
 
 
 def load(sft: Sft, base: str, template: str) -> Loaded:

@@ -30,7 +30,8 @@ class Sft:
     epochs             passes over the rows; 0.5 trains on a random half
     batch_size         rows (packs of rows, where packing) in memory at once, on each device
     gradient_accumulation  batches per optimizer step
-    max_length         tokens of a row, and of a pack; longer rows are cut on the right
+    max_length         tokens of a row, and of a pack; longer rows are cut on the right, as they are at the model's
+                       last position
     packing            several rows per sequence (best-fit decreasing), kept apart by the attention mask: exact, and
                        worth it on a GPU; on a processor grouping by length is quicker
     group_by_length    rows of like length share a step, which saves padding; the order stays nearly random

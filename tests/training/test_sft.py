@@ -18,7 +18,7 @@ from models.local import LocalModel
 from models.protocol import Want
 from training.sft import Sft
 from warehouse.errors import InputError
-from warehouse.records import Dataset, Messages
+from warehouse.records import Dataset, Message, Messages
 
 ROWS = sums(24)
 SHORT = Sft(learning_rate=1e-3, epochs=1, batch_size=4, gradient_accumulation=1, max_length=64, precision="float32")
@@ -149,6 +149,15 @@ def test_training_learns(tiny_model_dir: Path, tmp_path: Path) -> None:
     replace(SHORT, epochs=30, learning_rate=3e-3)(str(tiny_model_dir), data, tmp_path / "out", 0)
     curve = losses(tmp_path / "out")
     assert curve[-1] < curve[0] / 3
+
+
+def test_rows_are_cut_where_the_positions_of_the_model_end(tiny_model_dir: Path, tmp_path: Path) -> None:
+    long = (Message("user", "Count."), Message("assistant", " ".join(map(str, range(400)))))
+    data = write_rows(tmp_path / "long.parquet", [long])
+    replace(SHORT, max_length=4096)(str(tiny_model_dir), data, tmp_path / "out", 0)
+    facts = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert (facts["tokens"], facts["rows_cut"]) == (512, 1)
+    assert 0.3 < facts["share_of_label_tokens_lost"] < 0.8
 
 
 def test_schedules(tiny_model_dir: Path, data: Dataset, tmp_path: Path) -> None:
