@@ -83,7 +83,7 @@ def fetch(name: str, revision: str = "main", trust_remote_code: bool = False) ->
     `fingerprint` where a hub name may be new, so that the first run and the next have the same keys.
     """
     files = resolve(name, revision)
-    if files.folder is not None:
+    if files.folder is not None and not (trust_remote_code and _lacks_code(files)):
         return files.folder
     import huggingface_hub as hub
 
@@ -133,9 +133,17 @@ def check_weights(folder: Path) -> None:
         found = f"only {', '.join(pickles[:3])}, which is refused: a pickle can run code" if pickles else "no weights"
         raise InputError(f"{folder} holds {found}; save the model as safetensors (save_pretrained does)")
     for index in folder.glob("*.safetensors.index.json"):
-        shards = set(_json(index)["weight_map"].values())
+        shards = set(read_json(index)["weight_map"].values())
         if missing := sorted(shard for shard in shards if not (folder / shard).exists()):
             raise InputError(f"{folder} lacks {len(missing)} of {len(shards)} weight files: {', '.join(missing[:3])}")
+
+
+def _lacks_code(files: ModelFiles) -> bool:
+    """Whether a model in the hub's cache names Python code of its own that was not downloaded with it."""
+    if files.folder is None or _named_folder(files.name) is not None:
+        return False
+    config = files.folder / "config.json"
+    return config.exists() and "auto_map" in read_json(config) and next(files.folder.glob("*.py"), None) is None
 
 
 def _named_folder(name: str) -> Path | None:
@@ -192,9 +200,12 @@ def _sha256(path: str, size: int, mtime_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model folder; raises `InputError` where it cannot be read."""
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); copy the model folder again") from error
 
 
 def check_adapter(adapter: Path, base: str) -> None:
@@ -206,7 +217,7 @@ def check_adapter(adapter: Path, base: str) -> None:
     if not config.exists():
         raise InputError(f"{adapter} holds no adapter_config.json, so it is not an adapter folder")
     check_weights(adapter)
-    trained_on = _json(config).get("base_model_name_or_path") or base
+    trained_on = read_json(config).get("base_model_name_or_path") or base
     if trained_on != base and _known_content(trained_on) not in (None, _known_content(base)):
         raise InputError(
             f"the adapter {adapter} was trained on {trained_on!r}, not on {base!r}; load it with its own base model"

@@ -23,7 +23,9 @@ from warehouse.errors import InputError
 from warehouse.records import Checkpoint, Messages
 
 BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16384}
-REPLY_FACTOR = 2  # a step of writing computes one token per row, so batches of replies may hold more than forward passes
+REPLY_FACTOR = (
+    2  # a step of writing computes one token per row, so batches of replies may hold more than forward passes
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
 """Loading a causal language model: files, device, number format, adapter. Safetensors only."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
-from models.fingerprint import check_adapter, fetch
+from models.fingerprint import check_adapter, fetch, read_json
 from warehouse.errors import InputError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -49,10 +49,21 @@ def load_network(
 def choose_device(device: str) -> torch.device:
     """With "auto": CUDA, else Apple's MPS, else the processor."""
     if device != "auto":
-        return torch.device(device)
+        return _named_device(device)
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _named_device(device: str) -> torch.device:
+    known = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.cuda.is_available():
+        known.insert(1, "cuda")
+    if torch.backends.mps.is_available():
+        known.append("mps")
+    if device not in known:
+        raise InputError(f"device {device!r} is not on this machine; here: auto, {', '.join(known)}")
+    return torch.device(device)
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
@@ -74,16 +85,16 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def _check_architecture(folder: Path, trust_remote_code: bool) -> None:
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as KNOWN
 
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json")
     kind = config.get("model_type")
-    if kind in CONFIG_MAPPING or ("auto_map" in config and trust_remote_code):
+    if kind in KNOWN or ("auto_map" in config and trust_remote_code):
         return
     advice = (
         "it brings its own Python code, which runs only with trust_remote_code: true in the recipe"
         if "auto_map" in config
-        else "the installed transformers does not know it; upgrade transformers or choose another model"
+        else "the installed transformers knows no causal language model of this type; upgrade it or choose another"
     )
     raise InputError(f"{folder} is a model of type {kind!r}: {advice}")
 
@@ -91,13 +102,27 @@ def _check_architecture(folder: Path, trust_remote_code: bool) -> None:
 def _read(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> Any:
     from transformers import AutoModelForCausalLM
 
+    family: Any = AutoModelForCausalLM
     try:
         with _no_progress_bars():
-            return AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, trust_remote_code=trust_remote_code, local_files_only=True
+            network, found = family.from_pretrained(
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=trust_remote_code,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{folder} cannot be loaded as a causal language model: {error}") from error
+    # transformers draws what it does not find at random and only warns
+    if absent := sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}):
+        raise InputError(
+            f"{folder} lacks {len(absent)} weights of a {network.config.model_type!r} language model "
+            f"({', '.join(absent[:3])}); the file is of another model, or not complete"
+        )
+    return network
 
 
 @contextmanager

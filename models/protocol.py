@@ -1,7 +1,7 @@
 """What every language model answers to: complete prompts, and measure rows in one forward pass."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -106,12 +106,3 @@ class Encoder(Protocol):
     def fingerprint(self) -> str: ...
 
     def embed(self, texts: Sequence[str]) -> Vectors: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreReply:
-    """The log-probabilities of one row's assistant tokens, and whether the row was truncated."""
-
-    logprobs: NDArray[np.float32]
-    truncated: bool = False
-    tokens: int = field(default=0)

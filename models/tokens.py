@@ -1,7 +1,7 @@
 """Counting tokens without loading a model: the `tokenizers` library and the model's chat format, no torch."""
 
-import json
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from models.chat import ChatFormat, chat_format, encode
-from models.fingerprint import fetch
+from models.fingerprint import fetch, read_json
 from warehouse.errors import InputError
 from warehouse.records import Messages
 
@@ -43,15 +43,12 @@ def load_tokenizer(folder: Path, template: str = "tulu") -> tuple[Tokenizer, Cha
             f"{folder} holds no tokenizer.json; load its tokenizer with transformers once and save it there"
         )
     tokenizer = Tokenizer.from_file(str(path))
-    config = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
+    named = (folder / "special_tokens_map.json", folder / "tokenizer_config.json")
+    config = dict(chain.from_iterable(read_json(file).items() for file in named if file.exists()))
     own = folder / "chat_template.jinja"
     carried = own.read_text(encoding="utf-8") if own.exists() else config.get("chat_template")
     bos, eos = _text(config, "bos_token"), _text(config, "eos_token")
     return tokenizer, chat_format(tokenizer, eos, template, carried, bos)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 def _text(config: dict[str, Any], token: str) -> str | None:

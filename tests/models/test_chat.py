@@ -145,7 +145,11 @@ def test_a_template_sees_no_clock(toy: Toy) -> None:
 
 @pytest.mark.parametrize(
     ("eos", "template", "message"),
-    [("<|end|>", "alpaca", "known templates: tulu, own"), (None, "tulu", "end token"), ("<|end|>", "own", "use 'tulu'")],
+    [
+        ("<|end|>", "alpaca", "known templates: tulu, own"),
+        (None, "tulu", "end token"),
+        ("<|end|>", "own", "use 'tulu'"),
+    ],
 )
 def test_formats_that_cannot_be(toy: Toy, eos: str | None, template: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -153,7 +157,12 @@ def test_formats_that_cannot_be(toy: Toy, eos: str | None, template: str, messag
 
 
 def test_the_key_changes_with_the_template_and_the_tokens() -> None:
-    formats = [ChatFormat(TULU, "", "a"), ChatFormat(TULU, "", "b"), ChatFormat(TULU, "a", ""), ChatFormat(CHATML, "", "a")]
+    formats = [
+        ChatFormat(TULU, "", "a"),
+        ChatFormat(TULU, "", "b"),
+        ChatFormat(TULU, "a", ""),
+        ChatFormat(CHATML, "", "a"),
+    ]
     assert len({chat.key for chat in formats}) == len(formats)
 
 

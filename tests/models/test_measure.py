@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from model_rows import ROWS, said
 
@@ -31,9 +31,7 @@ def largest_difference(a: Measures, b: Measures) -> float:
     )
 
 
-@pytest.mark.parametrize(
-    ("length", "weights"), [(1, [1]), (3, [1 / 6, 1 / 3, 1 / 2]), (4, [0.1, 0.2, 0.3, 0.4])]
-)
+@pytest.mark.parametrize(("length", "weights"), [(1, [1]), (3, [1 / 6, 1 / 3, 1 / 2]), (4, [0.1, 0.2, 0.3, 0.4])])
 def test_pooling_weights(length: int, weights: list[float]) -> None:
     assert pool(torch.eye(length)).tolist() == pytest.approx(weights)
 
