@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from eval.items import ItemRow, item_rows, item_table
 from eval.metrics import Metric, metric, metrics_of
 from eval.protocol import Task
-from eval.statistics import bootstrap
+from eval.statistics import bootstrap, share
 from eval.tasks import ROLE
 from models.dialogue import converse
 from models.protocol import LanguageModel
@@ -60,4 +60,6 @@ def by_group(items: pa.Table, name: str, rng: np.random.Generator) -> dict[str, 
 def _estimate(items: pa.Table, wanted: Metric, rng: np.random.Generator) -> Estimate:
     rows = items.filter(pc.equal(items["metric"], wanted.column))
     weights = rows["n_tokens"].to_numpy().astype(np.float64) if wanted.weighing == "token" else None
-    return bootstrap(rows["value"].to_numpy(), rng, weights)
+    values = rows["value"].to_numpy()
+    certain = share(int(values.sum()), len(values)) if wanted.share else None
+    return certain or bootstrap(values, rng, weights)

@@ -35,9 +35,8 @@ def clustered_standard_error(values: NDArray[np.floating], clusters: NDArray[np.
     _, which = np.unique(clusters, return_inverse=True)
     sums = np.bincount(which, weights=values - values.mean())
     c = len(sums)
-    variance = float((sums**2).sum()) * c / (c - 1) if c > 1 else 0.0
-    error: float = math.sqrt(variance) / len(values)
-    return error
+    total = float((sums**2).sum())
+    return math.sqrt(total * c / (c - 1)) / len(values) if c > 1 else 0.0
 
 
 def minimum_detectable_effect(standard_error: float) -> float:
@@ -53,7 +52,7 @@ def items_needed(variance: float, effect: float) -> int:
 def mcnemar(only_a: int, only_b: int) -> float:
     """Exact two-sided p of McNemar's test, from the items that only A and only B got right."""
     n, k = only_a + only_b, min(only_a, only_b)
-    tail = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
+    tail: float = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
     return min(1.0, 2 * tail)
 
 
@@ -115,6 +114,17 @@ def bootstrap(
     x = np.asarray(values, np.float64)
     w = np.ones(len(x)) if weights is None else np.asarray(weights, np.float64)
     return _estimate(x[None, :], w, _bootstrap_means(x[None, :], w, draws, rng, clusters))
+
+
+def share(right: int, n: int) -> Estimate | None:
+    """Exact interval (Clopper and Pearson 1934) of a share where none or all of n items are right; else None.
+
+    Bootstrap draws of equal values never vary: 100 right items of 100 would claim certainty.
+    """
+    if 0 < right < n:
+        return None
+    bound = 0.025 ** (1 / n)
+    return Estimate(1.0, bound, 1.0, n) if right else Estimate(0.0, 0.0, 1 - bound, n)
 
 
 def _estimate(values: Floats, weights: Floats, means: Floats) -> Estimate:

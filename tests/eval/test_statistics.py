@@ -97,6 +97,15 @@ def test_items_shared_by_all_seeds_are_drawn_together() -> None:
     assert three.mde == pytest.approx(one.mde, rel=0.05)
 
 
+def test_shares_of_none_and_all_are_not_certain() -> None:
+    assert stats.share(50, 100) is None
+    every, none = stats.share(100, 100), stats.share(0, 10)
+    assert every is not None
+    assert none is not None
+    assert (every.low, every.value, every.high) == pytest.approx((0.9638, 1, 1), abs=5e-5)
+    assert (none.low, none.value, none.high) == pytest.approx((0, 0, 0.3085), abs=5e-5)
+
+
 def test_clusters_widen_the_interval() -> None:
     values = np.repeat(np.random.default_rng(2).normal(size=40), 5)
     clustered = stats.bootstrap(values, np.random.default_rng(0), clusters=np.repeat(np.arange(40), 5))

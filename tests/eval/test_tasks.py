@@ -66,6 +66,7 @@ def test_by_group_shows_what_the_average_hides() -> None:
     assert found.report.metrics["numeric_match"].value == 0.5
     groups = by_group(found.table(), "numeric_match", rng())
     assert {name: estimate.value for name, estimate in groups.items()} == {"mod 0": 0.0, "mod 1": 1.0}
+    assert groups["mod 0"].high > 0.5  # five items prove little
 
 
 def test_losses_count_tokens_and_items() -> None:
