@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from flows.report.pages import render
+from flows.report.text import short
 
+NAME = 22  # characters of a name that stands beside a value
 LEFT, RIGHT = 1.5, 98.5  # per cent: room for half a dot at both ends
 
 
@@ -214,15 +216,16 @@ def beside(points: Sequence[Point], x: Scale, y: Scale) -> list[Label]:
     placed: list[tuple[float, float, float]] = []
     labels = []
     for point in sorted(points, key=lambda p: y.at(p.value)):
-        right = x.at(point.x) < 55
-        width = 7.2 * len(point.name) + 12
+        name = short(point.name, NAME)
+        right = x.at(point.x) < 50
+        width = 7.2 * len(name) + 12
         left = _NARROW * x.at(point.x) / 100 + (0 if right else -width)
         top = y.at(point.value) - 7
         for a, b, taken in sorted(placed, key=lambda box: box[2]):
             if left < b and a < left + width and abs(top - taken) < 14:
                 top = taken + 14
         placed.append((left, left + width, top))
-        labels.append(Label(x.at(point.x), top + 11, point.name, "start" if right else "end"))
+        labels.append(Label(x.at(point.x), top + 11, name, "start" if right else "end"))
     return labels
 
 

@@ -23,7 +23,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for form in (text.number, text.signed, text.count, text.percent, text.seconds, text.flops, text.plural):
+    for form in (text.number, text.signed, text.count, text.percent, text.seconds, text.flops, text.plural, text.short):
         env.filters[form.__name__] = form
     return env
 

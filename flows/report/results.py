@@ -66,7 +66,7 @@ class Board:
 
     @property
     def name(self) -> str:
-        return f"{self.metric} on {self.task}"
+        return self.metric if self.task == self.metric else f"{self.metric} ({self.task})"
 
     def best(self, budget: int) -> Result | None:
         """The method with the best value at `budget`, baselines left aside."""

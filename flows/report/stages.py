@@ -1,6 +1,6 @@
 """The funnel of rows and the time each stage took."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow.parquet as pq
@@ -81,7 +81,7 @@ def candidates(book: Book) -> int | None:
 
 def timings_of(book: Book) -> Timings:
     """Seconds and cache hits per step."""
-    steps = _steps(book, lambda stage: stage.title)
+    steps = _steps(book.stages, lambda stage: stage.title)
     begun, ended = [s.begun for s in book.stages], [s.begun + s.seconds for s in book.stages]
     return Timings(
         steps=steps[:STEPS],
@@ -95,15 +95,16 @@ def timings_of(book: Book) -> Timings:
 
 def funnel_of(book: Book) -> Funnel:
     """Rows in and out per step, and what became of those that were dropped."""
-    steps = _steps(book, lambda stage: (stage.title, stage.rows_in, stage.rows_out, tuple(stage.dropped.items())))
+    stages = [stage for stage in book.stages if stage.kind != "compare"]  # that one counts arms, not rows
+    steps = _steps(stages, lambda stage: (stage.title, stage.rows_in, stage.rows_out, tuple(stage.dropped.items())))
     rejected, rejects = _rejected(book)
     excluded, exclusions = _excluded(book)
     return Funnel(steps[:STEPS], max(0, len(steps) - STEPS), rejected, rejects, excluded, exclusions)
 
 
-def _steps(book: Book, alike: Callable[[Stage], Hashable]) -> tuple[Step, ...]:
+def _steps(stages: Sequence[Stage], alike: Callable[[Stage], Hashable]) -> tuple[Step, ...]:
     groups: dict[Hashable, list[Stage]] = {}
-    for stage in book.stages:
+    for stage in stages:
         groups.setdefault(alike(stage), []).append(stage)
     return tuple(map(_step, groups.values()))
 

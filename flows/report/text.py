@@ -11,21 +11,32 @@ _UNSEEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e"
     "\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
+_ACCENT = "[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
+_PILED = re.compile(f"({_ACCENT}{{4}})({_ACCENT}+)")
 LABEL = 80  # characters of a name (source, skill, method, reason) that came with the data
 
 
 def visible(text: str) -> str:
     """`text` with control characters, invisible ones and overrides of the reading direction spelled out, as `⟨U+202E⟩`.
 
-    Line feeds and tabs stay; a carriage return before a line feed is dropped.
+    Line feeds and tabs stay; a carriage return before a line feed is dropped. Of more than four accents on one letter,
+    which would be drawn over the lines around it, the others are counted.
     """
-    return _UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text.replace("\r\n", "\n"))
+    spelled = _UNSEEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text.replace("\r\n", "\n"))
+    return _PILED.sub(lambda found: f"{found[1]}⟨{len(found[2])} more accents⟩", spelled)
 
 
 def label(text: object) -> str:
     """A name from the data on one line, at most `LABEL` characters."""
     line = " ".join(str(text).split())
     return line if len(line) <= LABEL else line[: LABEL - 1] + "…"
+
+
+def short(name: str, most: int) -> str:
+    """A name that fits beside its value on a telephone; what follows the last " · " (a budget) is kept."""
+    _, mark, tail = name.rpartition(" · ")
+    end = mark + tail if mark and len(tail) < 12 else ""
+    return name if len(name) <= most else name[: most - 1 - len(end)] + "…" + end
 
 
 @dataclass(frozen=True, slots=True)

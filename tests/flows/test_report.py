@@ -117,7 +117,7 @@ def test_every_metric_has_its_interval_n_and_seeds(report: Path) -> None:
 
 def test_a_winner_is_named_with_its_paired_difference(report: Path) -> None:
     assert (
-        "exact_match on reverse with 40 rows (higher is better): rds_plus beats balanced random, 0.710 [0.670, 0.750] "
+        "exact_match (reverse) with 40 rows (higher is better): rds_plus beats balanced random, 0.710 [0.670, 0.750] "
         "against 0.410 [0.370, 0.450]; the paired difference is +0.300 [+0.260, +0.340]. Also better than balanced "
         "random: top_k. 2 seeds, 60 test items."
     ) in read(report)

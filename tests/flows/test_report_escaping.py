@@ -181,8 +181,9 @@ def test_a_browser_runs_nothing_of_theirs(browser: Any, hostile: Path, width: in
 
 @pytest.mark.engine
 @pytest.mark.parametrize("width", [360, 1200])
-def test_no_text_of_a_chart_leaves_it(browser: Any, tame: Path, width: int) -> None:
-    opened(browser, tame, width)
+@pytest.mark.parametrize("page", ["tame", "hostile"])
+def test_no_text_of_a_chart_leaves_it(browser: Any, request: pytest.FixtureRequest, page: str, width: int) -> None:
+    opened(browser, request.getfixturevalue(page), width)
     outside = browser.execute_script(
         """return [...document.querySelectorAll("svg.chart text")].filter((text) => {
              const box = text.getBoundingClientRect(), chart = text.closest("svg.chart").getBoundingClientRect();

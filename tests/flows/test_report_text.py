@@ -17,7 +17,7 @@ from flows.report.charts import Frame, Point, Scale
 from flows.report.chosen import expected_jaccard
 from flows.report.pages import FOLDER, environment
 from flows.report.reasons import in_words, parsed, target_row
-from flows.report.text import excerpt, flops, label, number, seconds, signed, visible
+from flows.report.text import excerpt, flops, label, number, seconds, short, signed, visible
 
 HIDDEN = "\x00\x1b\x7f\x85\u200b\u202e\u2066\u2028\ufeff\U000e0041"
 
@@ -38,6 +38,7 @@ def test_no_hidden_character_is_left(text: str) -> None:
 
 def test_hidden_characters_are_spelled_out_and_joiners_stay() -> None:
     assert visible("a\u202eb\r\nc\rd") == "a⟨U+202E⟩b\nc⟨U+000D⟩d"
+    assert visible("e" + "\u0301" * 9 + "x") == "e" + "\u0301" * 4 + "⟨5 more accents⟩x"
     family = "👩\u200d👩\u200d👧"
     assert visible(family) == family
 
@@ -63,6 +64,8 @@ def test_numbers() -> None:
         "0 s", "0.21 s", "10 s", "14 s", "3 min 20 s", "2 h 5 min",
     ]  # fmt: skip
     assert [flops(x) for x in (0.0, 1.32e13, 999.0, None)] == ["0", "13.2 T", "999", "–"]
+    assert short("rds_plus(policy=consume) · 1,000", 22) == "rds_plus(poli… · 1,000"
+    assert short("rds_plus", 22) == "rds_plus"
     assert label("a\n b" + "c" * 200) == "a b" + "c" * 76 + "…"
 
 
