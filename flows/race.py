@@ -181,9 +181,8 @@ def _stages(race: Race, ui: str | None) -> Outcome:
     results: list[dict[str, object]] = []
     if race.recipe.train is not None and test is not None:
         arms = race.arms(question, test, choices, chosen)
-        compared = race.engine.call(
-            "compare", partial(compare, race.run, arms, race.recipe, CONTROL, race.meter, question)
-        )
+        costs = race.costs(question)
+        compared = race.engine.call("compare", partial(compare, race.run, arms, CONTROL, costs, race.recipe.seed))
         results = rows_of(compared)
     report = race.engine.call("report", partial(write_report, race.run.store.home, race.run.log.run))
     return Outcome(

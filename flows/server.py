@@ -3,6 +3,7 @@
 Without a shared server every worker would start one of its own and time out, so it is up before the flow begins.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -15,9 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from warehouse.errors import InputError
-from warehouse.store import write_atomically
+from warehouse.store import alive, write_atomically
 
 FIRST_PORT = 4200
+ANSWER_S = 10  # a busy machine answers late; a dead server refuses at once
 WAIT_S = 180  # a first start migrates the database: about 15 s on two idle cores, several times that on busy ones
 
 
@@ -51,7 +53,7 @@ def known(home: Path) -> str | None:
 def healthy(url: str) -> bool:
     """Whether a Prefect API answers at `url`."""
     try:
-        with urllib.request.urlopen(f"{url}/health", timeout=3) as reply:
+        with urllib.request.urlopen(f"{url}/health", timeout=ANSWER_S) as reply:
             return bool(reply.read().strip() == b"true")
     except (OSError, ValueError, urllib.error.URLError):
         return False
@@ -71,6 +73,7 @@ def _start(home: Path, port: int | None, say: Callable[[str], None]) -> str:
     url = f"http://127.0.0.1:{port}/api"
     say(f"starting a Prefect server at {_ui(url)} (once; it stays up for later runs)")
     (home / "prefect").mkdir(parents=True, exist_ok=True)
+    _forget_dead(home)
     command = [
         sys.executable,
         "-m",
@@ -83,7 +86,7 @@ def _start(home: Path, port: int | None, say: Callable[[str], None]) -> str:
         "--port",
         str(port),
     ]
-    started = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+    started = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False, start_new_session=True)
     until = time.monotonic() + WAIT_S
     while not healthy(url):
         if started.returncode != 0 or time.monotonic() > until:
@@ -95,6 +98,14 @@ def _start(home: Path, port: int | None, say: Callable[[str], None]) -> str:
         time.sleep(0.2)
     write_atomically(_note(home), json.dumps({"url": url}).encode())
     return url
+
+
+def _forget_dead(home: Path) -> None:
+    """Remove the note of a server that was killed or died with its machine: Prefect would refuse to start beside it."""
+    note = home / "prefect" / "server.pid"
+    with contextlib.suppress(OSError, ValueError):
+        if not alive(int(note.read_text())):
+            note.unlink()
 
 
 def _note(home: Path) -> Path:

@@ -184,7 +184,7 @@ class Store:
         host = socket.gethostname()
         for folder in (self.home / "tmp").glob(f"{host}-*-*"):
             pid = folder.name.removeprefix(f"{host}-").split("-")[0]
-            if pid.isdigit() and not _alive(int(pid)):
+            if pid.isdigit() and not alive(int(pid)):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -250,7 +250,8 @@ def _fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether this host has a process of this number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
