@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from eval.metrics import Metric, metric
-from eval.statistics import Comparison, paired_bootstrap
+from eval.statistics import Comparison, paired_bootstrap, share
 from warehouse.errors import InputError
 from warehouse.records import Estimate, Floats
 
@@ -50,7 +50,10 @@ def average(arm: Tables, name: str, rng: np.random.Generator) -> Estimate:
         _require_same_items(runs[0], rows, f"seed {seed}")
     scores = np.stack([_column(rows, "value") for rows in runs])
     weights = _column(runs[0], "n_tokens") if wanted.weighing == "token" else None
-    return paired_bootstrap(scores, np.zeros_like(scores), rng, weights=weights).difference  # its gain over nothing
+    found = paired_bootstrap(scores, np.zeros_like(scores), rng, weights=weights).difference  # its gain over nothing
+    items = scores.mean(axis=0)
+    certain = share(int(items.sum()), len(items)) if wanted.share and np.isin(items, (0.0, 1.0)).all() else None
+    return certain or found
 
 
 def _rows(table: pa.Table, wanted: Metric) -> pa.Table:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -88,7 +89,8 @@ def _examine(exam: Exam, draft: Draft) -> Counts:
 
     test = PoolReader(exam.test)
     examples = test.examples(range(test.n))
-    options = {"trust_remote_code": exam.trust_remote_code}
+    # near ties a greedy bf16 reply can depend on its batch; evaluations must not
+    options: dict[str, Any] = {"trust_remote_code": exam.trust_remote_code, "dtype": "float32"}
     model = load_checkpoint(exam.tuned, **options) if exam.tuned else LocalModel.load(exam.base, **options)
     chosen = task(exam.entry, examples)
     answer = examine(chosen, model, exam.checkpoint, np.random.default_rng(exam.seed))

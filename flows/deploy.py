@@ -65,8 +65,9 @@ def _register(name: str, order: Mapping[str, Any], home: Path) -> str:
 
 def _deployment(name: str, order: Mapping[str, Any], home: Path) -> "RunnerDeployment":
     """One at a time: a run that is due while the last one goes on waits for it."""
-    from prefect.deployments.runner import EntrypointType, RunnerDeployment
+    from prefect.deployments.runner import RunnerDeployment
     from prefect.schedules import Cron
+    from prefect.types.entrypoint import EntrypointType
 
     from flows.pipeline import pipeline
 

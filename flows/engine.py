@@ -51,9 +51,7 @@ class PrefectEngine:
         from prefect.cache_policies import NO_CACHE
 
         futures = [
-            task(_as_task, name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False).submit(
-                name, work
-            )
+            task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(_as_task).submit(name, work)
             for name, work in steps
         ]
         return [future.result() for future in futures]

@@ -14,7 +14,7 @@ from training.cost import forward_flops
 from warehouse.errors import InputError
 from warehouse.pools import PoolReader
 from warehouse.records import Example, Spec
-from warehouse.signals import SignalStore, Values, as_ids
+from warehouse.signals import SignalStore, Values
 
 CHUNK_ROWS = 4096  # one shard: what a crash can cost, and what is sorted by length together
 
@@ -44,6 +44,7 @@ class Meter:
             "model": fingerprint(self.name),
             "pooling": "position-weighted mean of the last hidden states",
             "max_length": self.representation.max_length,
+            "dtype": self.representation.dtype,
         }
         return Spec("representation", params)
 
@@ -70,7 +71,9 @@ class Meter:
         from models.local import LocalModel
         from models.protocol import Want
 
-        model = LocalModel.load(self.name, max_length=chosen.max_length, trust_remote_code=chosen.trust_remote_code)
+        model = LocalModel.load(
+            self.name, dtype=chosen.dtype, max_length=chosen.max_length, trust_remote_code=chosen.trust_remote_code
+        )
 
         def vectors(rows: Sequence[Example]) -> tuple[Values, int]:
             measured = model.measure([row.messages for row in rows], frozenset({Want.REPRESENTATION}))
@@ -97,7 +100,7 @@ def measure(run: Run, name: str, meter: Meter, spec: Spec, pool: PoolReader) -> 
     """Measure `spec` for the rows of `pool` that have no value yet; each finished chunk is kept at once."""
     started, clock = datetime.now(UTC), time.monotonic()
     store = SignalStore(run.store.home)
-    ids = as_ids(pool.sample_ids())
+    ids = pool.sample_ids()
     missing = store.missing(spec, ids)
     for start in range(0, len(missing), CHUNK_ROWS):
         chunk = missing[start : start + CHUNK_ROWS]
@@ -112,9 +115,9 @@ def measure(run: Run, name: str, meter: Meter, spec: Spec, pool: PoolReader) -> 
 
 def cost(run: Run, spec: Spec, pool: PoolReader) -> dict[str, float]:
     """Seconds and FLOPs that measuring `spec` on `pool` took, whichever run did it."""
-    return SignalStore(run.store.home).cost(spec, as_ids(pool.sample_ids()))
+    return SignalStore(run.store.home).cost(spec, pool.sample_ids())
 
 
 def read(run: Run, spec: Spec, pool: PoolReader) -> Values:
     """The values of `spec` for every row of `pool`, row for row."""
-    return SignalStore(run.store.home).read(spec, as_ids(pool.sample_ids()))
+    return SignalStore(run.store.home).read(spec, pool.sample_ids())

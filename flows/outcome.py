@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 Json = Mapping[str, Any]
+NOT_SHOWN = ("nll_item_mean",)  # in the report and the JSON; beside `nll` it says little in a terminal
+WIDTH = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ def _table(results: Sequence[Json]) -> Table:
     for column in ("value", "n", "difference", "verdict"):
         table.add_column(column, justify="right" if column != "verdict" else "left")
     for result in results:
+        if result["metric"] in NOT_SHOWN:
+            continue
         versus = result["versus_balanced_random"]
         table.add_row(
             escape(str(result["method"])),
@@ -86,7 +90,7 @@ def _table(results: Sequence[Json]) -> Table:
 
 
 def _render(table: Table) -> str:
-    console = Console(width=140, highlight=False)
+    console = Console(width=WIDTH, highlight=False)
     with console.capture() as captured:
         console.print(table)
     return captured.get().rstrip()

@@ -7,7 +7,7 @@ Errors name the file, the line and the key. `key=value` overrides use dotted key
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -45,6 +45,9 @@ class Representation(_Part):
     model: str | None = Field(None, description="path or hub name of a language model; winnow-tiny is shipped")
     encoder: str | None = Field(None, description="path or hub name of a sentence-transformers encoder")
     max_length: int = Field(2048, gt=0, description="tokens of a row that the model sees")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="precision of the forward pass; bfloat16 is twice as fast where the hardware has it"
+    )
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
 
     @model_validator(mode="after")

@@ -89,7 +89,9 @@ class Run:
         artifact = found or self.store.find(work)
         if artifact is None:
             raise OSError(f"{work.stage} {work.key[:12]} was written but cannot be read back under {self.store.home}")
-        self.record(name, artifact, computed=found is None, started=started, seconds=time.monotonic() - clock)
+        # what making it took, not the wait for a free worker
+        seconds = float(artifact.manifest["seconds"]) if found is None else time.monotonic() - clock
+        self.record(name, artifact, computed=found is None, started=started, seconds=seconds)
         return artifact
 
     def record(self, name: str, artifact: Artifact, *, computed: bool, started: datetime, seconds: float) -> None:

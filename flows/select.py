@@ -63,7 +63,7 @@ def select_rows(request: SelectRequest, home: Path) -> Outcome:
     with ConsoleListener() as listener:
         if "representation" in method.reads and not (request.model or request.encoder):
             listener.say(ADVICE)
-        text = yaml.safe_dump({name: str(getattr(request, name)) for name in request.__dataclass_fields__})
+        text = yaml.safe_dump(_as_typed(request), sort_keys=False, allow_unicode=True)
         run = Run.begin(home, listener, recipe="select", command="select", recipe_text=text, version=version("winnow"))
         catalogue.ensure(run.store.home)
         ready = {name: sources.ingest(run, name, rows) for name, rows in named.items()}
@@ -109,6 +109,14 @@ def _export(chosen: Artifact, pool: Artifact, request: SelectRequest) -> None:
         name: columns[name].tolist() for name in ("rank", "score", "weight", "reason", "row")
     }
     export(examples, request.out, request.out_format, columns=facts)
+
+
+def _as_typed(request: SelectRequest) -> dict[str, Any]:
+    """The request as plain lists and texts, for the log."""
+    values = {name: getattr(request, name) for name in request.__dataclass_fields__}
+    return {
+        name: list(v) if isinstance(v, tuple) else str(v) if isinstance(v, Path) else v for name, v in values.items()
+    }
 
 
 def _parsed(params: Sequence[str]) -> dict[str, Any]:

@@ -114,12 +114,13 @@ def _load(shard: Path) -> Values:
 
 
 def _gather(shards: list[Values], found: NDArray[np.int64]) -> Values:
-    if isinstance(shards[0], csr_matrix):
-        return csr_matrix(vstack(shards, format="csr")[found])
-    first = shards[0]
-    out = np.empty((len(found), *first.shape[1:]), first.dtype)
+    sparse = [shard for shard in shards if isinstance(shard, csr_matrix)]
+    if sparse:
+        return csr_matrix(vstack(sparse, format="csr")[found])
+    dense = [np.asarray(shard) for shard in shards]
+    out = np.empty((len(found), *dense[0].shape[1:]), dense[0].dtype)
     start = 0
-    for shard in shards:
+    for shard in dense:
         inside = (found >= start) & (found < start + len(shard))
         out[inside] = shard[found[inside] - start]
         start += len(shard)

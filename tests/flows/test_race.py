@@ -88,11 +88,16 @@ def test_only_what_a_change_touches_is_computed_again(first: Outcome, small_reci
 
 
 def test_the_warehouse_joins_it_all(first: Outcome, home: Path) -> None:
-    rows = query(home, "SELECT method, seed, count(*) AS n, min(rank) AS best FROM selected WHERE budget = 24 GROUP BY ALL")
+    rows = query(
+        home, "SELECT method, seed, count(*) AS n, min(rank) AS best FROM selected WHERE budget = 24 GROUP BY ALL"
+    )
     assert {(r["method"], r["seed"]): (r["n"], r["best"]) for r in rows.to_pylist()} == {
         (m, seed): (24, 1) for m in ("random", "balanced_random", "rds_plus") for seed in (0, 1)
     }
-    leaks = query(home, "SELECT count(*) AS n FROM selected s JOIN samples t USING (sample_id) JOIN pools p ON p.pool = t.pool WHERE p.name = 'small test'")
+    leaks = query(
+        home,
+        "SELECT count(*) AS n FROM selected s JOIN samples t USING (sample_id) JOIN pools p ON p.pool = t.pool WHERE p.name = 'small test'",
+    )
     assert leaks.to_pylist() == [{"n": 0}]
     status = query(home, f"SELECT status, report FROM runs WHERE run = '{first.run}'").to_pylist()[0]
     assert status == {"status": "done", "report": first.report}
@@ -101,7 +106,9 @@ def test_the_warehouse_joins_it_all(first: Outcome, home: Path) -> None:
 
 
 def test_rds_plus_finds_the_skill(first: Outcome, home: Path) -> None:
-    share = "SELECT avg((meta->>'skill' = 'reverse')::INT) AS share FROM selected WHERE method = 'rds_plus' AND seed = 0"
+    share = (
+        "SELECT avg((meta->>'skill' = 'reverse')::INT) AS share FROM selected WHERE method = 'rds_plus' AND seed = 0"
+    )
     assert query(home, share).to_pylist()[0]["share"] >= 0.8
 
 

@@ -44,7 +44,15 @@ def test_merging_is_associative_and_commutative(seed, k, n):
     def top(first):
         scores = rng.integers(0, 5, (2, n)).astype(float)
         keys = np.broadcast_to(rng.integers(0, 3, n).astype(np.uint64), (2, n))
-        return cut(Top(k, scores, keys, np.broadcast_to(np.arange(first, first + n), (2, n)), Census(1, first, 2, np.ones(SCORE_BINS, np.int64))))
+        return cut(
+            Top(
+                k,
+                scores,
+                keys,
+                np.broadcast_to(np.arange(first, first + n), (2, n)),
+                Census(1, first, 2, np.ones(SCORE_BINS, np.int64)),
+            )
+        )
 
     def contents(merged):
         return [set(line) for line in merged.rows.tolist()], merged.census.broken, merged.census.zero

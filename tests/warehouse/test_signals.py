@@ -20,7 +20,9 @@ def ids_of(numbers: list[int]) -> np.ndarray:
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=12), min_size=1, max_size=4), st.data())
-def test_reads_align_with_any_request(tmp_path_factory: pytest.TempPathFactory, shards: list[list[int]], data: st.DataObject) -> None:
+def test_reads_align_with_any_request(
+    tmp_path_factory: pytest.TempPathFactory, shards: list[list[int]], data: st.DataObject
+) -> None:
     store = SignalStore(tmp_path_factory.mktemp("home"))
     for shard in shards:
         ids = ids_of(shard)
