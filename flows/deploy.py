@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flows import recipes, server
 from flows.console import ConsoleListener
@@ -23,17 +24,35 @@ def deploy_recipe(path: Path, overrides: Sequence[str], cron: str, timezone: str
     """
     recipe = recipes.load(path, overrides)
     check(recipe)
+    check_schedule(cron, timezone)
     Store.open(home)
     ui = server.ensure(home, Settings().prefect_port, ConsoleListener().say)
     _deployments(home).mkdir(exist_ok=True)
     order = {"recipe": recipe.model_dump(mode="json"), "cron": cron, "timezone": timezone}
-    registered = _register(recipe.name, order, home)
+    registered = _deployment(recipe.name, order, home).apply()
     write_atomically(_deployments(home) / f"{recipe.name}.json", json.dumps(order).encode())
     return (
         f"deployed winnow/{recipe.name}: {cron} {timezone or 'UTC'}\n"
         f"{ui}/deployments/deployment/{registered}\n"
         f"runs what is due, until stopped:  winnow serve --home {home}"
     )
+
+
+def check_schedule(cron: str, timezone: str | None) -> None:
+    """Raise `InputError` where Prefect would refuse the cron line or this machine does not know the time zone."""
+    from prefect.schedules import Cron
+
+    try:
+        Cron(cron)
+    except ValueError as error:
+        raise InputError(
+            f"{cron!r} is no cron line; expected minute, hour, day of month, month and day of week, for instance "
+            "'0 3 * * *' for every night at three"
+        ) from error
+    try:
+        ZoneInfo(timezone or "UTC")
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise InputError(f"unknown time zone {timezone!r}; expected a name such as Europe/Berlin or UTC") from error
 
 
 def serve_deployments(home: Path) -> None:
@@ -51,16 +70,6 @@ def serve_deployments(home: Path) -> None:
     deployments = [_deployment(name, order, home) for name, order in orders.items()]
     # schedules stay on when this process stops: what falls due meanwhile is late, not lost
     serve(*deployments, pause_on_shutdown=False, print_starting_message=False)
-
-
-def _register(name: str, order: Mapping[str, Any], home: Path) -> str:
-    """The id of the deployment, as the server gives it."""
-    from prefect.exceptions import PrefectHTTPStatusError
-
-    try:
-        return str(_deployment(name, order, home).apply())
-    except (ValueError, PrefectHTTPStatusError) as error:
-        raise InputError(f"the schedule {order['cron']!r} {order['timezone'] or ''} was refused: {error}") from error
 
 
 def _deployment(name: str, order: Mapping[str, Any], home: Path) -> "RunnerDeployment":

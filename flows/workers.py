@@ -83,6 +83,6 @@ def _gpus_per_call(width: int) -> float:
 
     if not ray.is_initialized():
         return 0.0
-    resources: dict[str, float] = ray.cluster_resources()
-    gpus = resources.get("GPU", 0.0)
+    cluster: Any = ray
+    gpus = float(cluster.cluster_resources().get("GPU", 0))
     return min(1.0, gpus / width) if gpus else 0.0
