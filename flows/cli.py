@@ -79,7 +79,7 @@ def select(
     pool: Annotated[list[str], typer.Argument(help="Files, folders or hub names to choose from.")],
     target: Annotated[list[str] | None, typer.Option("--target", help="Examples of what should get better.")] = None,
     method: Annotated[str, typer.Option("--method", help="Selection method, for instance rds_plus.")] = "rds_plus",
-    budget: Annotated[int, typer.Option("--budget", help="Rows to choose.")] = 1000,
+    budget: Annotated[int, typer.Option("--budget", min=1, help="Rows to choose.")] = 1000,
     out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .jsonl, .json or .parquet.")] = Path(
         "chosen.jsonl"
     ),

@@ -1,6 +1,8 @@
 """`winnow select`: rows for a target from any files, no recipe, no training, no server; cached like any run."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,14 +16,20 @@ from flows.console import ConsoleListener
 from flows.measure import Meter
 from flows.outcome import Outcome
 from flows.recipes import Representation, Source
+from flows.report import write_report
 from flows.run import Run
+from models.fingerprint import fetch
+from selection.problem import Method
 from selection.table import build
 from warehouse import catalogue
 from warehouse.errors import InputError
 from warehouse.export import check_export, export
+from warehouse.runs import RunLog
+from warehouse.sources import Source as Rows
 from warehouse.store import Artifact
 
 DEFAULT_MODEL = "winnow-tiny"
+MODELS = {"model", "encoder", "tokenizer"}  # parameters of a signal that name a model's content
 ADVICE = (
     f"no --model or --encoder named: {DEFAULT_MODEL} represents rows, a 2 M-parameter model trained on generated "
     "text. For real data name a real one, such as --encoder all-MiniLM-L6-v2 or --model Qwen/Qwen2.5-1.5B"
@@ -46,46 +54,99 @@ class SelectRequest:
 
 def select_rows(request: SelectRequest, home: Path) -> Outcome:
     """Choose rows and write them to `request.out`. All that can be known to be wrong is said before work starts."""
-    params = _parsed(request.params)
+    choice = Choice(request.method, _parsed(request.params), request.budget, request.seed)
+    meter = _meter(request, choice)
+    named = _located(request)
+    check_export(request.out, request.out_format, inputs=[Path(text) for text in (*request.pool, *request.target)])
+    check_folder(request.out)
+    text = yaml.safe_dump(_as_typed(request), sort_keys=False, allow_unicode=True)
+    with ConsoleListener() as listener:
+        if _reads_model(_method(choice, meter)) and not (request.model or request.encoder):
+            listener.say(ADVICE)
+        run = Run.begin(home, listener, recipe="select", command="select", recipe_text=text, version=version("winnow"))
+        with _logged(run.log):
+            catalogue.ensure(run.store.home)
+            chosen = _stages(run, request, choice, meter, named)
+            run.log.end("done")  # the report says how the run ended
+            report = write_report(run.store.home, run.log.run)
+            run.log.end("done", report=str(report))
+    return _outcome(run, request, choice, chosen, report)
+
+
+@contextmanager
+def _logged(log: RunLog) -> Iterator[None]:
+    """Log how the block ended where it did not end well; on a full disk the log keeps a run without an end."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):
+            stopped = isinstance(error, KeyboardInterrupt)
+            log.end("cancelled" if stopped else "failed", error="" if stopped else f"{type(error).__name__}: {error}")
+        raise
+
+
+def _meter(request: SelectRequest, choice: Choice) -> Meter:
+    """What measures rows, with its model on this machine where the method reads it.
+
+    Raises `InputError` for an unknown method or parameter, a model that is not there, a missing target set.
+    """
     if request.model and request.encoder:
         raise InputError("give either --model or --encoder, not both")
-    meter = Meter(
-        Representation(model=None if request.encoder else request.model or DEFAULT_MODEL, encoder=request.encoder)
-    )
-    method = build(request.method, params, **meter.filled())
+    model = None if request.encoder else request.model or DEFAULT_MODEL
+    meter = Meter(Representation(model=model, encoder=request.encoder))
+    method = _method(choice, meter)
     if method.compares and not request.target:
-        raise InputError(f"method {request.method!r} compares rows with a target set: give --target")
-    check_export(request.out, request.out_format, inputs=[Path(text) for text in (*request.pool, *request.target)])
-    wanted = {"pool": request.pool, "target": request.target}
-    named = {
-        name: [sources.located(Source(path=text), Path()) for text in texts] for name, texts in wanted.items() if texts
-    }
-    with ConsoleListener() as listener:
-        if "representation" in method.reads and not (request.model or request.encoder):
-            listener.say(ADVICE)
-        text = yaml.safe_dump(_as_typed(request), sort_keys=False, allow_unicode=True)
-        run = Run.begin(home, listener, recipe="select", command="select", recipe_text=text, version=version("winnow"))
-        catalogue.ensure(run.store.home)
-        ready = {name: sources.ingest(run, name, rows) for name, rows in named.items()}
-        question = Question(ready["pool"], ready.get("target"), exclude(run, ready["pool"], ready.get("target"), None))
-        check_budget(question, [request.budget])
-        for spec in method.reads.values():
-            for name, artifact in ready.items():
-                measure.measure(run, f"measure {spec.name} of {name}", meter, spec, sources.read(artifact))
-        choice = Choice(request.method, params, request.budget, request.seed)
-        chosen = select(run, question, choice, meter)
-        _export(chosen, ready["pool"], request)
-        run.log.end("done")
-    return _outcome(run, request, choice, chosen)
+        raise InputError(f"method {choice.name!r} compares rows with a target set: give --target")
+    if _reads_model(method):
+        fetch(meter.name)  # before its content is a part of any key
+    return meter
 
 
-def _outcome(run: Run, request: SelectRequest, choice: Choice, chosen: Artifact) -> Outcome:
+def _method(choice: Choice, meter: Meter) -> Method:
+    return build(choice.name, choice.params, **meter.filled())
+
+
+def _reads_model(method: Method) -> bool:
+    return any(MODELS & set(spec.params) for spec in method.reads.values())
+
+
+def _located(request: SelectRequest) -> dict[str, list[Rows]]:
+    """What to read, the target first: it is small, so what is wrong with it is known before the pool is read."""
+    wanted = {"target": request.target, "pool": request.pool}
+    return {name: [sources.located(Source(path=t), Path()) for t in texts] for name, texts in wanted.items() if texts}
+
+
+def check_folder(out: Path) -> None:
+    """Raise `InputError` where the folder of `out` can be neither written nor made."""
+    folder = next(place for place in (out.absolute().parent, *out.absolute().parent.parents) if place.exists())
+    if not folder.is_dir():
+        raise InputError(f"cannot write {out}: {folder} is a file, not a folder; choose another --out")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write {out}: the folder {folder} is read-only; choose another --out")
+
+
+def _stages(
+    run: Run, request: SelectRequest, choice: Choice, meter: Meter, named: Mapping[str, Sequence[Rows]]
+) -> Artifact:
+    ready = {name: sources.ingest(run, name, rows) for name, rows in named.items()}
+    target = ready.get("target")
+    question = Question(ready["pool"], target, exclude(run, ready["pool"], target, None))
+    check_budget(question, [choice.budget])
+    for spec in _method(choice, meter).reads.values():
+        for name, artifact in ready.items():
+            measure.measure(run, f"measure {spec.name} of {name}", meter, spec, sources.read(artifact))
+    chosen = select(run, question, choice, meter)
+    _export(chosen, ready["pool"], request)
+    return chosen
+
+
+def _outcome(run: Run, request: SelectRequest, choice: Choice, chosen: Artifact, report: Path) -> Outcome:
     facts = chosen.manifest["facts"]
     names = ("name", "key", "computed", "seconds", "rows_in", "rows_out")
     return Outcome(
         run=run.log.run,
         home=str(run.store.home),
-        report=None,
+        report=str(report),
         ui=None,
         stages=[{name: stage[name] for name in names} for stage in run.log.stages()],
         selections=[

@@ -16,20 +16,20 @@ Everything a run makes is a file in the home, and one SQL query away.
       winnow.duckdb              views over the artifacts' Parquet, and nothing else
       prefect/                   the home's own Prefect server
 
-**Keys.** An artifact's key is a hash of the stage, the version of its code, all parameters, the keys of its inputs, the content
-of the model and the seed. No path and no time is in it. `winnow cache explain A B` says which part differs between two runs
-or two artifacts.
+**Keys.** An artifact's key is a hash of the stage, the version of its code, all parameters, the keys of its inputs, the
+content of the model and the seed. No path and no time is in it. `winnow cache explain A B` says which part differs
+between two runs or two artifacts.
 
-**Asking.** `winnow sql "..."` opens the catalogue read-only; so does any DuckDB 2.x: `duckdb -readonly winnow-home/winnow.duckdb`.
-No run holds the file open, so an open shell never blocks a run, and a run never locks you out; what a run finishes appears in
-the next query. The catalogue is a projection: delete it, and the next command makes it again. pandas, Polars and `datasets` read
-the Parquet files as they are.
+**Asking.** `winnow sql "..."` opens the catalogue read-only; so does any DuckDB 2.x:
+`duckdb -readonly winnow-home/winnow.duckdb`. No run holds the file open, so an open shell never blocks a run, and a run
+never locks you out; what a run finishes appears in the next query. The catalogue is a projection: delete it, and the
+next command makes it again. pandas, Polars and `datasets` read the Parquet files as they are.
 
-**Verified.** A result found in the store is checked against its manifest (sizes; hashes up to 64 MiB) before it is used; damage
-means it is made again. `winnow cache ls --verify` hashes everything.
+**Verified.** A result found in the store is checked against its manifest (sizes; hashes up to 64 MiB) before use;
+damage means it is made again. `winnow cache ls --verify` hashes everything.
 
-**Pruning.** `winnow cache prune --keep 10` removes what neither the last ten finished runs nor an unfinished one used, and says what
-it freed. `--dry-run` only says.
+**Pruning.** `winnow cache prune --keep 10` removes what neither the last ten finished runs nor an unfinished one used,
+and says what it freed. `--dry-run` only says.
 
 ## Tables
 """
