@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 the run failed, 2 the input is wrong. Heavy libraries load
 `version`, `sql`, `schema` and a wrong flag answer at once.
 """
 
+import errno
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -254,5 +255,12 @@ def main() -> None:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
     except OSError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {error}{_advice(error)}", err=True)
         sys.exit(1)
+
+
+def _advice(error: OSError) -> str:
+    full = error.errno == errno.ENOSPC and "Free space" not in str(error)
+    return (
+        ". Free space (`winnow cache prune`) and run the same command again; finished stages are kept" if full else ""
+    )

@@ -186,5 +186,8 @@ def _parsed(params: Sequence[str]) -> dict[str, Any]:
         name, mark, text = param.partition("=")
         if not mark:
             raise InputError(f"--param {param!r}: expected key=value, for instance --param policy=consume")
-        parsed[name] = yaml.safe_load(text)
+        try:
+            parsed[name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise InputError(f"--param {param!r}: the value is not valid YAML") from error
     return parsed

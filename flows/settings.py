@@ -1,9 +1,14 @@
-"""Settings of one machine: environment variables `WINNOW_*`, overridden by command-line options."""
+"""Settings of one machine: environment variables `WINNOW_*`, overridden by command-line options.
+
+Every verb reads them, so this is plain Python: importing pydantic-settings alone costs a tenth of a second.
+"""
 
 import os
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from warehouse.errors import InputError
 
 # Nothing calls home unless the user asks for it, and no library fills the console. A value the user has set wins.
 QUIET = {
@@ -21,15 +26,24 @@ QUIET = {
 }
 
 
-class Settings(BaseSettings):
-    """What differs from machine to machine and belongs in no recipe."""
+def _number(name: str, low: int, high: int) -> int | None:
+    """A whole number in the environment; None where it is not set. Raises `InputError` for anything else."""
+    text = os.environ.get(name)
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+        raise InputError(f"{name} is {text!r}; give a whole number from {low} to {high}, or unset it")
+    return int(text)
 
-    model_config = SettingsConfigDict(env_prefix="WINNOW_")
 
-    home: Path = Path("winnow-home")
-    prefect_port: int | None = None
-    ray_address: str | None = None
-    workers: int | None = None
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What differs from machine to machine and belongs in no recipe; an empty variable counts as not set."""
+
+    home: Path = field(default_factory=lambda: Path(os.environ.get("WINNOW_HOME") or "winnow-home"))
+    prefect_port: int | None = field(default_factory=partial(_number, "WINNOW_PREFECT_PORT", 1, 65535))
+    ray_address: str | None = field(default_factory=lambda: os.environ.get("WINNOW_RAY_ADDRESS") or None)
+    workers: int | None = field(default_factory=partial(_number, "WINNOW_WORKERS", 1, 4096))
 
 
 def be_quiet() -> None:

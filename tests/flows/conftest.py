@@ -1,8 +1,10 @@
 """A race small enough for a test: generated rows, the shipped tiny model, two methods, one epoch."""
 
+import sys
 from pathlib import Path
 
 import pytest
+from cli_world import Said, Winnow, alpaca, write_rows
 
 RECIPE = """\
 name: small
@@ -34,3 +36,34 @@ def small_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recipe") / "small.yaml"
     path.write_text(RECIPE)
     return path
+
+
+@pytest.fixture
+def winnow(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Winnow:
+    """The command line's own entry, in this process: parses, runs, prints and exits as a shell sees it."""
+
+    def call(*words: object) -> Said:
+        from flows.cli import main
+
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["winnow", *map(str, words)])
+        code: object = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        said = capsys.readouterr()
+        assert isinstance(code, int | None)
+        return Said(code or 0, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "pool.jsonl", alpaca(40))
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return write_rows(tmp_path / "target.jsonl", alpaca(4, "word"))
