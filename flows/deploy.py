@@ -1,12 +1,15 @@
 """Schedules: `winnow deploy` registers a recipe with Prefect, `winnow serve` runs what is due on this machine."""
 
+import asyncio
+import contextlib
 import json
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from flows import recipes, server
+from flows import leftovers, recipes, server
 from flows.console import ConsoleListener
 from flows.race import check
 from flows.settings import Settings
@@ -65,11 +68,24 @@ def serve_deployments(home: Path) -> None:
         )
     ui = server.ensure(home, Settings().prefect_port, say)
     say(f"serving {', '.join(orders)} of {home}; see {ui}/deployments; stop with Ctrl-C")
-    from prefect import serve
+    leftovers.settle(home, run_again=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_serve([_deployment(name, order, home) for name, order in orders.items()]))
 
-    deployments = [_deployment(name, order, home) for name, order in orders.items()]
+
+async def _serve(deployments: Sequence["RunnerDeployment"]) -> None:
+    from prefect.runner import Runner
+
+    class Server(Runner):
+        def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+            """Stop as Ctrl-C does; Prefect's own way leaves a coroutine behind."""
+            signal.raise_signal(signal.SIGINT)
+
     # schedules stay on when this process stops: what falls due meanwhile is late, not lost
-    serve(*deployments, pause_on_shutdown=False, print_starting_message=False)
+    runner = Server(pause_on_shutdown=False)
+    for deployment in deployments:
+        await runner.aadd_deployment(deployment)
+    await runner.start()
 
 
 def _deployment(name: str, order: Mapping[str, Any], home: Path) -> "RunnerDeployment":

@@ -51,7 +51,9 @@ class PrefectEngine:
         from prefect.cache_policies import NO_CACHE
 
         futures = [
-            task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(_as_task).submit(name, work)
+            task(name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)(_as_task).submit(
+                name, work
+            )
             for name, work in steps
         ]
         return [future.result() for future in futures]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows import recipes, server
+from flows import leftovers, recipes, server
 from flows.console import ConsoleListener
 from flows.outcome import Outcome
 from flows.race import check
@@ -19,6 +19,7 @@ def launch(path: Path, overrides: Sequence[str], home: Path, command: str) -> Ou
     say = ConsoleListener().say
     ui = server.ensure(home, Settings().prefect_port, say)
     say(f"Prefect UI: {ui}")
+    leftovers.settle(home)
     from flows.pipeline import pipeline
 
     return Outcome(**pipeline(recipe.model_dump(mode="json"), str(home), command))

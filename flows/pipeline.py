@@ -8,7 +8,7 @@ from prefect import flow, runtime
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import recipes
+from flows import leftovers, recipes
 from flows.console import ConsoleListener
 from flows.engine import PrefectEngine
 from flows.outcome import Outcome
@@ -32,7 +32,7 @@ def pipeline(recipe: dict[str, Any], home: str, command: str = "run") -> dict[st
     settings = Settings()
     workers = RayWorkers(settings.ray_address, settings.workers)
     try:
-        with ConsoleListener() as listener:
+        with ConsoleListener() as listener, leftovers.noted(Path(home), str(runtime.flow_run.id)):
             outcome = race(
                 recipes.parse(recipe),
                 Path(home),

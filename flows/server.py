@@ -4,6 +4,7 @@ Without a shared server every worker would start one of its own and time out, so
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -12,11 +13,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from warehouse.errors import InputError
-from warehouse.store import alive, write_atomically
+from warehouse.store import write_atomically
 
 FIRST_PORT = 4200
 ANSWER_S = 10  # a busy machine answers late; a dead server refuses at once
@@ -34,9 +35,8 @@ def ensure(home: Path, port: int | None, say: Callable[[str], None]) -> str:
             raise InputError(f"PREFECT_API_URL is {given}, but no Prefect server answers there; start it or unset it")
         return _ui(given)
     os.environ["PREFECT_HOME"] = str(home / "prefect")
-    url = known(home)
-    if url is None:
-        url = _start(home, port, say)
+    with _one_at_a_time(home):
+        url = known(home) or _start(home, port, say)
     os.environ["PREFECT_API_URL"] = url
     return _ui(url)
 
@@ -72,40 +72,44 @@ def _start(home: Path, port: int | None, say: Callable[[str], None]) -> str:
     port = port or next(p for p in range(FIRST_PORT, FIRST_PORT + 100) if not taken(p))
     url = f"http://127.0.0.1:{port}/api"
     say(f"starting a Prefect server at {_ui(url)} (once; it stays up for later runs)")
-    (home / "prefect").mkdir(parents=True, exist_ok=True)
-    _forget_dead(home)
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "server",
-        "start",
-        "--background",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    started = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False, start_new_session=True)
+    process = _spawn(home, port)
     until = time.monotonic() + WAIT_S
     while not healthy(url):
-        if started.returncode != 0 or time.monotonic() > until:
-            said = (started.stderr or started.stdout).strip().splitlines()
-            raise RuntimeError(
-                f"the Prefect server did not come up at {url}: {said[-1] if said else 'no output'}. See why with: "
-                f"PREFECT_HOME={home / 'prefect'} {sys.executable} -m prefect server start --port {port}"
-            )
+        if process.poll() is not None or time.monotonic() > until:
+            process.kill()
+            raise RuntimeError(f"the Prefect server did not come up at {url}; it says why in {_log(home)}")
         time.sleep(0.2)
     write_atomically(_note(home), json.dumps({"url": url}).encode())
     return url
 
 
-def _forget_dead(home: Path) -> None:
-    """Remove the note of a server that was killed or died with its machine: Prefect would refuse to start beside it."""
-    note = home / "prefect" / "server.pid"
-    with contextlib.suppress(OSError, ValueError):
-        if not alive(int(note.read_text())):
-            note.unlink()
+def _spawn(home: Path, port: int) -> subprocess.Popen[bytes]:
+    """A server of its own session, so that it outlives its starter and Ctrl-C passes it by.
+
+    Not `--background`: that server writes to a pipe which its starter closes, and dies of its first error message.
+    """
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with _log(home).open("ab") as log:
+        process = subprocess.Popen(
+            command, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+    # where `prefect server stop` looks
+    write_atomically(home / "prefect" / "server.pid", str(process.pid).encode())
+    return process
+
+
+@contextlib.contextmanager
+def _one_at_a_time(home: Path) -> Iterator[None]:
+    """Two runs that begin together share one server: two on one database would be in each other's way."""
+    folder = home / "prefect"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "server.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _log(home: Path) -> Path:
+    return home / "prefect" / "server.log"
 
 
 def _note(home: Path) -> Path:
