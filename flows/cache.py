@@ -36,9 +36,15 @@ def listing(home: Path, verify: bool) -> str:
 
 
 def explain(home: Path, first: str, second: str) -> str:
-    """Which parts of the key differ between two artifacts, or which stages differ between two runs and why."""
-    if (home / "runs").is_dir() and (runs := [_run(home, text) for text in (first, second)]) and all(runs):
-        return _explain_runs(home, str(runs[0]), str(runs[1]))
+    """Which parts of the key differ between two artifacts, or which stages differ between two runs and why.
+
+    Raises `InputError` where a text begins no run and no artifact, or several, and for one of each.
+    """
+    runs = [_run(home, text) for text in (first, second)]
+    if runs[0] and runs[1]:
+        return _explain_runs(home, runs[0], runs[1])
+    if any(runs):
+        raise InputError(f"{first!r} and {second!r} are a run and an artifact; give two runs or two artifacts")
     return _explain_artifacts(_artifact(home, first), _artifact(home, second))
 
 
@@ -88,15 +94,15 @@ def _strings(value: Any) -> list[str]:
 
 
 def _run(home: Path, text: str) -> str | None:
-    found = [folder.name for folder in sorted((home / "runs").glob(f"{text}*")) if (folder / "run.parquet").exists()]
-    found = [name for name in found if name != "empty"]
-    if len(found) > 1:
+    names = sorted(file.parent.name for file in (home / "runs").glob("*/run.parquet"))
+    found = [name for name in names if text and name.startswith(text) and name != "empty"]
+    if len(found) > 1 and text not in found:
         raise InputError(f"{text!r} is the beginning of {len(found)} runs: {', '.join(found[:5])}; give more of it")
-    return found[0] if found else None
+    return (text if text in found else found[0]) if found else None
 
 
 def _artifact(home: Path, text: str) -> Artifact:
-    found = [artifact for artifact in Store(home).artifacts() if artifact.key.startswith(text)]
+    found = [artifact for artifact in Store(home).artifacts() if text and artifact.key.startswith(text)]
     if len(found) != 1:
         what = "no artifact or run begins" if not found else f"{len(found)} artifacts begin"
         raise InputError(
