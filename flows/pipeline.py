@@ -42,6 +42,7 @@ def pipeline(recipe: dict[str, Any], home: str, command: str = "run") -> dict[st
                 listener=listener,
                 ui=_ui(),
             )
+            listener.say(f"{outcome.run}: {_tally(outcome)}")
     finally:
         workers.close()
     _publish(outcome)
@@ -57,15 +58,18 @@ def _ui() -> str | None:
 
 def _publish(outcome: Outcome) -> None:
     """The outcome for the run's page: what was computed, where the report is, and the results as a table."""
-    computed = sum(bool(stage["computed"]) for stage in outcome.stages)
-    cached = len(outcome.stages) - computed
     create_markdown_artifact(
         key="outcome",
-        markdown=f"**{computed} stages computed, {cached} found in the cache.**\n\n"
+        markdown=f"**{_tally(outcome)}.**\n\n"
         f"- run `{outcome.run}`\n- report `{outcome.report}`\n- warehouse `{outcome.home}/winnow.duckdb`\n",
     )
     if outcome.results:
         create_table_artifact(key="results", table=[_flat(result) for result in outcome.results])
+
+
+def _tally(outcome: Outcome) -> str:
+    computed = sum(bool(stage["computed"]) for stage in outcome.stages)
+    return f"{computed} stages computed, {len(outcome.stages) - computed} found in the cache"
 
 
 def _flat(result: Any) -> dict[str, Any]:
