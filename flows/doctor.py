@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from flows import recipes, server
+from flows import recipes, server, sources
 from models.fingerprint import fingerprint
-from warehouse import catalogue
+from warehouse import catalogue, pools
 from warehouse.errors import InputError
+from warehouse.sources import HubDataset
 from warehouse.store import Store
 
 PACKAGES = (
@@ -84,7 +85,6 @@ def _packages() -> str:
 
 
 def _processor() -> str:
-
     import torch
 
     if torch.cuda.is_available():
@@ -114,15 +114,23 @@ def _memory() -> str:
 
 
 def _home(home: Path) -> str:
-    if not home.exists():
+    place = _nearest(home)
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise InputError(f"{home} cannot be made: {place} is no folder that can be written; choose another --home")
+    if place != home:
         return f"{home} (not there yet; the first run makes it)"
     Store.open(home)
     catalogue.ensure(home)
     return f"{home} can be written; the catalogue opens"
 
 
+def _nearest(home: Path) -> Path:
+    """`home`, or the deepest of its parents that is there."""
+    return next(place for place in (home, *home.parents) if place.exists())
+
+
 def _disk(home: Path) -> str:
-    place = next(folder for folder in (home, *home.parents) if folder.exists())
+    place = _nearest(home)
     free = shutil.disk_usage(place).free
     if free < FREE_DISK_BYTES:
         raise InputError(
@@ -132,7 +140,6 @@ def _disk(home: Path) -> str:
 
 
 def _server(home: Path) -> str:
-
     given = os.environ.get("PREFECT_API_URL")
     if given and not server.healthy(given):
         raise InputError(f"PREFECT_API_URL is {given}, but no Prefect server answers there; start it or unset it")
@@ -144,7 +151,21 @@ def _recipe(path: Path) -> str:
     from flows.race import check
 
     recipe = recipes.load(path)
+    given = [source for source in (*recipe.pool, *recipe.target, *recipe.test) if source.path is not None]
+    if missing := [fault for source in given if (fault := _fault(source, Path(recipe.data)))]:
+        raise InputError("; ".join(missing))
     check(recipe)
     return (
         f"{path}: {len(recipe.methods)} methods, budgets {recipe.budgets}, seeds {recipe.seeds}; all it names is there"
     )
+
+
+def _fault(source: recipes.Source, data: Path) -> str:
+    """Why no rows can be read from a file or folder; hub data sets are asked for by the run alone."""
+    try:
+        found = sources.located(source, data)
+        if not any(isinstance(part, HubDataset) for part in found.parts):
+            pools.probe(found)
+    except InputError as error:
+        return str(error)
+    return ""
