@@ -2,21 +2,26 @@
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
 from flows.recipes import Representation
 from flows.run import Counts, Run
+from flows.workers import HereWorkers, Workers
 from models.fingerprint import fingerprint
 from training.cost import forward_flops
 from warehouse.errors import InputError
 from warehouse.pools import PoolReader
-from warehouse.records import Example, Spec
+from warehouse.records import Example, Rows, Spec
 from warehouse.signals import SignalStore, Values
 
-CHUNK_ROWS = 4096  # one shard: what a crash can cost, and what is sorted by length together
+CHUNK_ROWS = 2048  # one shard: what a crash can cost, and what is sorted by length together
+BY_MODEL = ("representation",)
 
 Compute = Callable[[Sequence[Example]], tuple[Values, int]]
 """Values of some rows, and the floating-point operations of a model that they took."""
@@ -96,21 +101,63 @@ class Meter:
         return lambda rows: (row_lengths(self.name, [row.messages for row in rows]), 0)
 
 
-def measure(run: Run, name: str, meter: Meter, spec: Spec, pool: PoolReader) -> None:
-    """Measure `spec` for the rows of `pool` that have no value yet; each finished chunk is kept at once."""
+def measure(run: Run, name: str, meter: Meter, spec: Spec, pool: PoolReader, workers: Workers | None = None) -> None:
+    """Measure `spec` for the rows of `pool` that have no value yet; each finished chunk is kept at once.
+
+    Chunks are cut at the same places whoever measures them, so that a killed run ends with the same values. Signals
+    that need a model go to `workers`, a chunk a call.
+    """
     started, clock = datetime.now(UTC), time.monotonic()
-    store = SignalStore(run.store.home)
     ids = pool.sample_ids()
-    missing = store.missing(spec, ids)
-    for start in range(0, len(missing), CHUNK_ROWS):
-        chunk = missing[start : start + CHUNK_ROWS]
-        begun = time.monotonic()
-        values, flops = meter.compute(spec)(pool.examples(chunk))
-        store.append(spec, ids[chunk], values, {"seconds": time.monotonic() - begun, "flops": flops})
-        run.listener.progress(name, start + len(chunk), len(missing))
-    counts = Counts(len(ids), len(ids))
+    missing = SignalStore(run.store.home).missing(spec, ids)
+    chunks = [missing[start : start + CHUNK_ROWS] for start in range(0, len(missing), CHUNK_ROWS)]
+    outside = workers if workers is not None and spec.name in BY_MODEL else HereWorkers()
+    here = meter if isinstance(outside, HereWorkers) else Meter(meter.representation)
+    done = Done(run, name, len(missing))
+
+    def one(chunk: Rows) -> None:
+        outside.call(measure_chunk, run.store.home, here, spec, pool.folder, chunk)
+        done.add(len(chunk))
+
+    with ThreadPoolExecutor(outside.width) as threads:
+        list(threads.map(one, chunks))
     seconds = time.monotonic() - clock
-    run.note(name, "measure", spec.key, counts, computed=len(missing) > 0, started=started, seconds=seconds)
+    run.note(
+        name, "measure", spec.key, Counts(len(ids), len(ids)), computed=bool(chunks), started=started, seconds=seconds
+    )
+
+
+def measure_chunk(home: Path, meter: Meter, spec: Spec, folder: Path, chunk: Rows) -> None:
+    """Measure some rows of the pool in `folder` and keep their values; runs in any process."""
+    begun = time.monotonic()
+    pool = PoolReader(folder)
+    values, flops = _kept(meter).compute(spec)(pool.examples(chunk))
+    cost = {"seconds": time.monotonic() - begun, "flops": flops}
+    SignalStore(home).append(spec, pool.sample_ids()[chunk], values, cost)
+
+
+@dataclass(slots=True)
+class Done:
+    """Counts finished rows from several threads and tells the run's listener."""
+
+    run: Run
+    name: str
+    total: int
+    _rows: int = 0
+    _lock: Lock = field(default_factory=Lock)
+
+    def add(self, rows: int) -> None:
+        with self._lock:
+            self._rows += rows
+            self.run.listener.progress(self.name, self._rows, self.total)
+
+
+_meters: dict[Representation, Meter] = {}
+
+
+def _kept(meter: Meter) -> Meter:
+    """The meter of this process for the same models: a worker loads a model once, not once a chunk."""
+    return _meters.setdefault(meter.representation, meter)
 
 
 def cost(run: Run, spec: Spec, pool: PoolReader) -> dict[str, float]:

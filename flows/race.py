@@ -100,7 +100,9 @@ class Race:
     def _measure(self, spec: Spec, question: Question) -> None:
         for name, artifact in (("pool", question.pool), ("target", question.target)):
             if artifact is not None:
-                measure(self.run, f"measure {spec.name} of {name}", self.meter, spec, sources.read(artifact))
+                measure(
+                    self.run, f"measure {spec.name} of {name}", self.meter, spec, sources.read(artifact), self.workers
+                )
 
     def costs(self, question: Question) -> dict[str, dict[str, float]]:
         """What measuring the signals of each method took, by its label."""

@@ -168,6 +168,7 @@ class PoolReader:
     """Reads a pool artifact. Columns come in row order; rows by number, touching only the row groups they lie in."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self._paths = sorted(folder.glob("samples-*.parquet"))
         if not self._paths:
             raise InputError(f"{folder} is no pool: it has no samples-*.parquet")
