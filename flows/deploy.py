@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,17 +68,20 @@ def serve_deployments(home: Path) -> None:
     ui = server.ensure(home, Settings().prefect_port, say)
     say(f"serving {', '.join(orders)} of {home}; see {ui}/deployments; stop with Ctrl-C")
     leftovers.settle(home, run_again=True)
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_serve([_deployment(name, order, home) for name, order in orders.items()]))
 
 
 async def _serve(deployments: Sequence["RunnerDeployment"]) -> None:
     from prefect.runner import Runner
 
+    loop, serving = asyncio.get_running_loop(), asyncio.current_task()
+    assert serving is not None  # a coroutine that runs is some task's
+
     class Server(Runner):
         def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
             """Stop as Ctrl-C does; Prefect's own way leaves a coroutine behind."""
-            signal.raise_signal(signal.SIGINT)
+            loop.call_soon_threadsafe(serving.cancel)
 
     # schedules stay on when this process stops: what falls due meanwhile is late, not lost
     runner = Server(pause_on_shutdown=False)
