@@ -65,7 +65,13 @@ class RayWorkers:
                 shipped = {"working_dir": str(CHECKOUT), "excludes": NOT_SHIPPED}
                 ray.init(address=self.address, runtime_env=shipped, **shared)
             else:
-                ray.init(num_cpus=self.width, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **shared)
+                ray.init(
+                    "local",  # never a cluster that happens to run on this machine
+                    num_cpus=self.width,
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    **shared,
+                )
             self._started = True
 
     def close(self) -> None:
