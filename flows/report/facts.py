@@ -9,10 +9,10 @@ from flows.report.cards import Card, cards_of
 from flows.report.chosen import Overlap, Picks, ScoreSection, overlaps_of, picks_of, scores_of
 from flows.report.failures import FailureSection, failures_of
 from flows.report.head import Again, Head, again_of, head_of
+from flows.report.loss_curves import TrainingSection, training_of
 from flows.report.mixture import Mixture, mixtures_of
 from flows.report.results import Board, boards
 from flows.report.stages import Funnel, Timings, candidates, funnel_of, timings_of
-from flows.report.training import TrainingSection, training_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from flows.report import charts
 from flows.report.charts import Bar, Frame, Interval, Line, Point, Scale, Stack
 from flows.report.chosen import Scores
 from flows.report.facts import Facts
+from flows.report.loss_curves import Training
 from flows.report.mixture import Column, Mixture
 from flows.report.results import BASE, BASELINES, Board, Result
 from flows.report.stages import Step
 from flows.report.text import count, number, percent, plural, seconds, signed
-from flows.report.training import Training
 
 HUES = 8
 OTHER = "other"
