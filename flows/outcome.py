@@ -1,6 +1,7 @@
 """What a run answers: for people a table and where to look next, for programs one JSON object."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +64,7 @@ class Outcome:
         key = self.selections[0]["key"] if self.selections else ""
         where = f" WHERE selection = '{key}'" if len(self.selections) == 1 else ""
         sql = f"SELECT method, source, count(*) AS n FROM selected{where} GROUP BY ALL ORDER BY method, n DESC"
-        return f'winnow sql --home {self.home} "{sql}"'
+        return f'winnow sql --home {shlex.quote(self.home)} "{sql}"'
 
 
 def _table(results: Sequence[Json]) -> Table:
