@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -44,7 +45,7 @@ class RayWorkers:
         self.address = address
         self.width = width or os.cpu_count() or 1
         self._lock = Lock()
-        self._started = False
+        self._keeper: ThreadPoolExecutor | None = None
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         import ray
@@ -58,29 +59,35 @@ class RayWorkers:
         import ray
 
         with self._lock:
-            if self._started or ray.is_initialized():
-                return
-            shared: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-            if self.address:
-                shipped = {"working_dir": str(CHECKOUT), "excludes": NOT_SHIPPED}
-                ray.init(address=self.address, runtime_env=shipped, **shared)
-            else:
-                ray.init(
-                    "local",  # never a cluster that happens to run on this machine
-                    num_cpus=self.width,
-                    include_dashboard=False,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    **shared,
-                )
-            self._started = True
+            if self._keeper is None and not ray.is_initialized():
+                # the kernel kills a local Ray with the thread that started it, and the thread of a step is short-lived
+                self._keeper = ThreadPoolExecutor(1, thread_name_prefix="ray")
+                self._keeper.submit(self._init).result()
+
+    def _init(self) -> None:
+        import ray
+
+        shared: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self.address:
+            shipped = {"working_dir": str(CHECKOUT), "excludes": NOT_SHIPPED}
+            ray.init(address=self.address, runtime_env=shipped, **shared)
+        else:
+            ray.init(
+                "local",  # never a cluster that happens to run on this machine
+                num_cpus=self.width,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **shared,
+            )
 
     def close(self) -> None:
         """Stop the local Ray, where this object started one."""
-        if self._started:
+        if self._keeper is not None:
             import ray
 
             ray.shutdown()
-            self._started = False
+            self._keeper.shutdown()
+            self._keeper = None
 
 
 def _gpus_per_call(width: int) -> float:
