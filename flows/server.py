@@ -38,6 +38,10 @@ def ensure(home: Path, port: int | None, say: Callable[[str], None]) -> str:
     with _one_at_a_time(home):
         url = known(home) or _start(home, port, say)
     os.environ["PREFECT_API_URL"] = url
+    if "prefect" in sys.modules:  # it read its settings when it was imported
+        from prefect.context import refresh_global_settings_context
+
+        refresh_global_settings_context()
     return _ui(url)
 
 
