@@ -1,5 +1,6 @@
 """The race: one pool, one target, many arms (method × budget × seed), one table of what each gained."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +17,11 @@ from flows.measure import Meter, cost, measure
 from flows.outcome import Outcome
 from flows.recipes import Recipe
 from flows.report import write_report
+from flows.report.write import NAME
 from flows.run import Listener, Run
 from flows.tune import train, trainer
 from flows.workers import Workers
-from models.fingerprint import fingerprint
+from models.fingerprint import fetch
 from selection.table import build
 from synthesis.table import SYNTHESIZERS
 from warehouse import catalogue
@@ -33,6 +35,7 @@ CONTROL = "balanced_random"
 def check(recipe: Recipe) -> None:
     """Raise `InputError` for all that can be known to be wrong before work starts: names, parameters, models, files."""
     meter = Meter(recipe.representation)
+    fetch(meter.name, trust_remote_code=recipe.representation.trust_remote_code)  # a hub model's key is its content
     for entry in recipe.methods:
         method = build(entry.name, entry.params, **meter.filled())
         if method.compares and not recipe.target:
@@ -44,7 +47,7 @@ def check(recipe: Recipe) -> None:
             sources.located(source, Path(recipe.data))
     if recipe.train is not None:
         trainer(recipe.train)
-        fingerprint(recipe.train.base)
+        fetch(recipe.train.base, trust_remote_code=recipe.train.trust_remote_code)
     for entry in recipe.tasks:
         task(entry, ())
 
@@ -168,9 +171,11 @@ def race(
         run.log.end("cancelled")
         raise
     except BaseException as error:
-        run.log.end("failed", error=f"{type(error).__name__}: {error}")
+        with contextlib.suppress(OSError):  # a full disk must not hide what went wrong
+            run.log.end("failed", error=f"{type(error).__name__}: {error}")
         raise
     run.log.end("done", report=outcome.report or "")
+    engine.call("report", partial(write_report, run.store.home, run.log.run))  # it says when the run ended
     return outcome
 
 
@@ -186,11 +191,10 @@ def _stages(race: Race, ui: str | None) -> Outcome:
         costs = race.costs(question)
         compared = race.engine.call("compare", partial(compare, race.run, arms, CONTROL, costs, race.recipe.seed))
         results = rows_of(compared)
-    report = race.engine.call("report", partial(write_report, race.run.store.home, race.run.log.run))
     return Outcome(
         run=race.run.log.run,
         home=str(race.run.store.home),
-        report=str(report),
+        report=str(race.run.log.folder / NAME),
         ui=ui,
         stages=[_plain(stage) for stage in race.run.log.stages()],
         selections=[

@@ -72,9 +72,13 @@ def test_a_value_without_one_spelling_is_refused(value: object) -> None:
 
 
 def test_a_failed_block_leaves_nothing(store: Store) -> None:
-    with pytest.raises(RuntimeError, match="broken"), store.write(WORK) as draft:
-        (draft.folder / "rows.txt").write_text("half")
-        raise RuntimeError("broken")
+    def half() -> None:
+        with store.write(WORK) as draft:
+            (draft.folder / "rows.txt").write_text("half")
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        half()
     assert store.find(WORK) is None
     assert leftovers(store) == []
 
