@@ -77,11 +77,12 @@ async def _serve(deployments: Sequence["RunnerDeployment"]) -> None:
 
     loop, serving = asyncio.get_running_loop(), asyncio.current_task()
     assert serving is not None  # a coroutine that runs is some task's
+    stop = serving.cancel
 
     class Server(Runner):
         def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
             """Stop as Ctrl-C does; Prefect's own way leaves a coroutine behind."""
-            loop.call_soon_threadsafe(serving.cancel)
+            loop.call_soon_threadsafe(stop)
 
     # schedules stay on when this process stops: what falls due meanwhile is late, not lost
     runner = Server(pause_on_shutdown=False)
