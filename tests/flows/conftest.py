@@ -1,10 +1,14 @@
 """A race small enough for a test: generated rows, the shipped tiny model, two methods, one epoch."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cli_world import Said, Winnow, alpaca, write_rows
+from engines import local_ray, prefect_server
+
+from flows.workers import RayWorkers
 
 RECIPE = """\
 name: small
@@ -67,3 +71,29 @@ def pool(tmp_path: Path) -> Path:
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
     return write_rows(tmp_path / "target.jsonl", alpaca(4, "word"))
+
+
+@pytest.fixture(scope="session")
+def server_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home of the session's Prefect server."""
+    return tmp_path_factory.mktemp("server") / "home"
+
+
+@pytest.fixture(scope="session")
+def session_api(server_home: Path) -> Iterator[str]:
+    with prefect_server(server_home) as api:
+        yield api
+
+
+@pytest.fixture
+def prefect_api(session_api: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The API address of the session's Prefect server, in PREFECT_API_URL for one test."""
+    monkeypatch.setenv("PREFECT_API_URL", session_api)
+    return session_api
+
+
+@pytest.fixture(scope="session")
+def ray_workers() -> Iterator[RayWorkers]:
+    """The session's local Ray."""
+    with local_ray() as workers:
+        yield workers
