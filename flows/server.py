@@ -93,9 +93,17 @@ def _spawn(home: Path, port: int) -> subprocess.Popen[bytes]:
     Not `--background`: that server writes to a pipe which its starter closes, and dies of its first error message.
     """
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    # the pages ask the server they came from; left alone they ask port 4200, whoever listens there
+    environment = os.environ | {"PREFECT_UI_API_URL": "/api"}
     with _log(home).open("ab") as log:
         process = subprocess.Popen(
-            command, cwd=home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            command,
+            cwd=home,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     # where `prefect server stop` looks
     write_atomically(home / "prefect" / "server.pid", str(process.pid).encode())

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,12 @@ def test_a_server_that_is_up_is_found_again(server_home: Path, session_api: str)
     assert server.ensure(server_home, None, said.append) == session_api.removesuffix("/api")
     assert os.environ["PREFECT_API_URL"] == session_api
     assert said == []
+
+
+@pytest.mark.engine
+def test_the_pages_ask_the_server_they_came_from(session_api: str) -> None:
+    with urllib.request.urlopen(f"{session_api.removesuffix('/api')}/ui-settings") as reply:
+        assert json.load(reply)["api_url"] == "/api"
 
 
 @pytest.mark.engine
