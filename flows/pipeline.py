@@ -72,11 +72,18 @@ def _tally(outcome: Outcome) -> str:
     return f"{computed} stages computed, {len(outcome.stages) - computed} found in the cache"
 
 
-def _flat(result: Any) -> dict[str, Any]:
-    versus = result["versus_balanced_random"] or {}
-    flat = {name: value for name, value in result.items() if name not in ("versus_balanced_random", "seeds")}
-    return flat | {
-        "minus balanced random": versus.get("difference"),
-        "low ": versus.get("low"),
-        "high ": versus.get("high"),
+def _flat(result: Any) -> dict[str, str]:
+    versus = result["versus_balanced_random"]
+    return {
+        "method": f"{result['method']} {result['budget'] or ''}".strip(),
+        "metric": result["metric"],
+        "value [95 %]": _interval(result["value"], result["low"], result["high"]),
+        "minus balanced random": _interval(versus["difference"], versus["low"], versus["high"], "+") if versus else "",
+        "verdict": result["verdict"] or "",
+        "task": result["task"],
+        "n": str(result["n"]),
     }
+
+
+def _interval(value: float, low: float, high: float, sign: str = "") -> str:
+    return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
