@@ -52,6 +52,7 @@ def test_a_due_run_is_run_elsewhere_and_serving_stops_cleanly(
     assert said.splitlines()[1] == again.splitlines()[1], "the same deployment"
     order = json.loads((home / "deployments" / "small.json").read_text())
     assert (order["cron"], order["timezone"]) == ("0 4 * * *", "Europe/Berlin")
+    _wait_for_planned_runs()
     runs = [_due_now(), _due_now()]
     states = _serve_until_done(home, tmp_path, runs)
     assert states == ["Completed", "Completed"]
@@ -84,6 +85,19 @@ def _serve_until_done(home: Path, cwd: Path, runs: list[str]) -> list[str]:
     assert "Traceback" not in said
     assert "Warning" not in said
     return [state.name or "" for state in states if state is not None]
+
+
+def _wait_for_planned_runs() -> None:
+    """The server plans the runs of a schedule by itself, seconds after it was registered."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName
+
+    small = DeploymentFilter(name=DeploymentFilterName(any_=["small"]))
+    until = time.monotonic() + DEADLINE_S
+    with get_client(sync_client=True) as client:
+        while not any(run.auto_scheduled for run in client.read_flow_runs(deployment_filter=small)):
+            assert time.monotonic() < until, "the server planned no run"
+            time.sleep(0.2)
 
 
 def _due_now() -> str:
