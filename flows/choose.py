@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from eval.overlap import Ids, overlap, require_disjoint
+from eval.overlap import Ids, overlap, overlaps, require_disjoint
 from flows import measure
 from flows.measure import Meter
 from flows.run import Counts, Run
@@ -210,9 +210,10 @@ def chosen_rows(selection: Artifact) -> Mapping[str, NDArray[Any]]:
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
-def check_clean(selection: Artifact, pool: Artifact, test: Artifact) -> None:
+def check_clean(selections: Sequence[Artifact], pool: Artifact, test: Artifact) -> None:
     """Raises `RuntimeError` where a chosen row asks what a test row asks: the overlap stage must have kept it out."""
-    if leaks := overlap(ids_of(pool).at(chosen_rows(selection)["row"]), ids_of(test)):
-        raise RuntimeError(
-            f"{leaks.counts()} test rows are in selection {selection.key[:12]}; nothing was trained on them"
-        )
+    chosen = {selection.key: chosen_rows(selection)["row"] for selection in selections}
+    found = overlaps(ids_of(test), ids_of(pool), chosen)
+    for key in chosen:
+        if leaks := found[key]:
+            raise RuntimeError(f"{leaks.counts()} test rows are in selection {key[:12]}; nothing was trained on them")

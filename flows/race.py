@@ -131,8 +131,7 @@ class Race:
         self, question: Question, test: Artifact, choices: Sequence[Choice], chosen: Sequence[Artifact]
     ) -> list[Arm]:
         """Every arm tuned and assessed, and the untouched base model as the arm that trains on nothing."""
-        for selection in chosen:
-            check_clean(selection, question.pool, test)
+        check_clean(chosen, question.pool, test)
         steps: list[tuple[str, Callable[[], Arm]]] = [("base model", partial(self._base, test))]
         for choice, selection in zip(choices, chosen, strict=True):
             name = f"{choice.label} {choice.budget} seed {choice.seed}"

@@ -57,7 +57,7 @@ Make = Callable[[Draft], Counts]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What a stage needs to know of the run it belongs to. Picklable where its listener is."""
+    """What a stage needs to know of the run it belongs to."""
 
     store: Store
     log: RunLog
@@ -70,10 +70,6 @@ class Run:
         log = RunLog(store.home, new_run_id())
         log.start(**facts)
         return cls(store, log, listener)
-
-    def quiet(self) -> "Run":
-        """The same run for another process, where nobody listens."""
-        return Run(self.store, self.log, Silent())
 
     def stage(self, name: str, work: Work, make: Make, workers: Workers | None = None) -> Artifact:
         """The artifact of `work`: from the store where it is whole, else made by `make`, which fills a draft's folder.
