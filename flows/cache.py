@@ -1,17 +1,26 @@
 """`winnow cache`: what the store holds, what changed between two keys, and what can go."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from flows.console import ConsoleListener
 from flows.tables import render
-from warehouse import catalogue
+from training.sft import Sft
+from warehouse import catalogue, share
+from warehouse import lineage as ancestors
+from warehouse import prune as pruning
 from warehouse.errors import InputError
-from warehouse.store import Artifact, Store
+from warehouse.leases import undisturbed
+from warehouse.store import Artifact, Store, load_artifact
 
+MOST_LINES = 40  # of what differs
 LISTING = """
 SELECT stage, left(key, 12) AS key, created, round(seconds, 1) AS seconds, bytes,
        facts->>'rows_in' AS rows_in, facts->>'rows_out' AS rows_out
@@ -40,57 +49,49 @@ def explain(home: Path, first: str, second: str) -> str:
 
     Raises `InputError` where a text begins no run and no artifact, or several, and for one of each.
     """
-    runs = [_run(home, text) for text in (first, second)]
-    if runs[0] and runs[1]:
-        return _explain_runs(home, runs[0], runs[1])
-    if any(runs):
-        raise InputError(f"{first!r} and {second!r} are a run and an artifact; give two runs or two artifacts")
-    return _explain_artifacts(_artifact(home, first), _artifact(home, second))
+    with undisturbed(home):
+        runs = [_run(home, text) for text in (first, second)]
+        if runs[0] and runs[1]:
+            return _explain_runs(home, runs[0], runs[1])
+        if any(runs):
+            raise InputError(f"{first!r} and {second!r} are a run and an artifact; give two runs or two artifacts")
+        return _explain_artifacts(home, _artifact(home, first), _artifact(home, second))
 
 
-def prune(home: Path, keep: int, dry_run: bool) -> str:
-    """Remove artifacts that neither the last `keep` finished runs nor any unfinished one used.
+def prune(home: Path, keep: int, days: float, dry_run: bool) -> str:
+    """Remove what neither the last `keep` finished runs used nor runs that did not finish in the last `days`.
 
-    A run that is going on is unfinished, so its stages are safe; so is whatever it has not asked for yet, because a
-    missing artifact is made again.
+    Safe beside running flows: what a living process looked for stays, and what is gone is made again by who wants it.
     """
-    store = Store.open(home)
-    kept = _kept_keys(home, keep)
-    going = [artifact for artifact in store.artifacts() if artifact.key not in kept]
-    freed = sum(sum(entry["bytes"] for entry in a.manifest["files"].values()) for a in going)
-    if not dry_run:
-        for artifact in going:
-            store.remove(artifact)
+    since = datetime.now(UTC) - timedelta(days=days)
+    pruned = pruning.prune(home, keep, since, dry_run=dry_run)
+    counts = {"artifacts": pruned.artifacts, "signals": pruned.signals, "leftovers of dead processes": pruned.scratch}
+    what = ", ".join(f"{n:,} {name}" for name, n in counts.items() if n or name == "artifacts")
     verb = "would free" if dry_run else "freed"
-    return f"{verb} {freed / 1e6:.1f} MB in {len(going)} artifacts; what the last {keep} finished runs used is kept"
+    return f"{verb} {pruned.bytes / 1e6:,.1f} MB in {what}; what the last {keep} finished runs used is kept"
 
 
-def _kept_keys(home: Path, keep: int) -> set[str]:
-    runs = catalogue.query(home, "SELECT run, status FROM runs ORDER BY run DESC").to_pylist()
-    done = [row["run"] for row in runs if row["status"] == "done"][:keep]
-    open_runs = [row["run"] for row in runs if row["status"] == "running or killed"]
-    stages = catalogue.query(home, "SELECT run, key FROM stages").to_pylist()
-    used = {row["key"] for row in stages if row["run"] in {*done, *open_runs}}
-    return used | _inputs_of(home, used)
+def push(home: Path, url: str, wanted: Sequence[str]) -> str:
+    """Copy what `wanted` names, and what it needs, to `url`; says what was moved."""
+    with ConsoleListener() as listener:
+        return share.push(home, url, wanted, partial(listener.progress, "megabytes sent")).as_text("pushed")
 
 
-def _inputs_of(home: Path, keys: set[str]) -> set[str]:
-    """Keys that artifacts in `keys` were made from, and what those were made from."""
-    made_from = {artifact.key: set(_strings(artifact.manifest["inputs"])) for artifact in Store(home).artifacts()}
-    found: set[str] = set()
-    waiting = list(keys)
-    while waiting:
-        new = made_from.get(waiting.pop(), set()) - found
-        found |= new
-        waiting += new
-    return found
+def pull(home: Path, url: str, wanted: Sequence[str]) -> str:
+    """Copy what `wanted` names at `url`, and what it needs, into `home`; says what was moved."""
+    with ConsoleListener() as listener:
+        moved = share.pull(home, url, wanted, partial(listener.progress, "megabytes received"))
+    catalogue.ensure(home)
+    return moved.as_text("pulled")
 
 
-def _strings(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    values = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else []
-    return [text for part in values for text in _strings(part)]
+def lineage(home: Path, text: str, as_json: bool) -> str:
+    """Everything that the artifact or signal whose key begins with `text` was made from, as a tree or as JSON."""
+    with undisturbed(home):
+        key = ancestors.find(home, text)
+        nodes = ancestors.ancestry(home, [key])
+        names = ancestors.model_names(home, nodes)
+    return ancestors.as_json(key, nodes) if as_json else ancestors.as_tree(key, nodes, names, {"train": asdict(Sft())})
 
 
 def _run(home: Path, text: str) -> str | None:
@@ -111,21 +112,56 @@ def _artifact(home: Path, text: str) -> Artifact:
     return found[0]
 
 
-def _explain_artifacts(first: Artifact, second: Artifact) -> str:
-    changed = _differences(_parts(first), _parts(second))
-    if not changed:
+def _explain_artifacts(home: Path, first: Artifact, second: Artifact) -> str:
+    causes = list(_causes(home, (first.key, second.key), ancestors.keys(home), set()))
+    if not causes:
         return f"{first.key[:12]} and {second.key[:12]} are the same artifact"
-    lines = [f"{name}: {before} → {after}" for name, before, after in changed]
-    return "\n".join([f"{first.stage} {first.key[:12]} and {second.stage} {second.key[:12]} differ in:", *lines])
+    head = f"{first.stage} {first.key[:12]} and {second.stage} {second.key[:12]} differ in:"
+    return "\n".join([head, *_few([f"{path}: {line}" if path else line for path, line in causes])])
 
 
-def _parts(artifact: Artifact) -> dict[str, Any]:
+def _few(lines: list[str]) -> list[str]:
+    return lines if len(lines) <= MOST_LINES else [*lines[:MOST_LINES], f"and {len(lines) - MOST_LINES:,} more"]
+
+
+Pair = tuple[str, str]
+
+
+def _causes(
+    home: Path, pair: Pair, stages: Mapping[str, str], seen: set[Pair], path: str = ""
+) -> Iterator[tuple[str, str]]:
+    """(path of the input, what differs there) for the first things that differ on the way back; each pair once.
+
+    Where an input differs because something it was made from does, that is said and not the keys in between.
+    """
+    seen.add(pair)
+    first, second = (_parts(home, key, stages[key]) for key in pair)
+    for name, before, after in _differences(first, second):
+        role = name.removeprefix("inputs.")
+        if isinstance(before, str) and isinstance(after, str) and before in stages and after in stages:
+            if (before, after) not in seen:
+                place = f"{path}.{role}" if path else role
+                here = f"{place} ({stages[after]} {before[:12]} → {after[:12]})"
+                for deeper, line in _causes(home, (before, after), stages, seen, place):
+                    yield deeper if deeper != place else here, line
+        else:
+            yield path, f"{name}: {json.dumps(before)} → {json.dumps(after)}"
+
+
+def _parts(home: Path, key: str, stage: str) -> dict[str, Any]:
+    """What the key is a hash of."""
+    if stage == ancestors.SIGNAL:
+        spec: dict[str, Any] = json.loads((home / "signals" / key / "spec.json").read_text())
+        return spec
+    artifact = load_artifact(home / "artifacts" / stage / key)
     names = ("stage", "version", "params", "inputs", "model", "seed")
-    return {name: artifact.manifest[name] for name in names}
+    return {name: artifact.manifest[name] for name in names} if artifact else {}
 
 
-def _differences(first: Any, second: Any, path: str = "") -> list[tuple[str, str, str]]:
+def _differences(first: Any, second: Any, path: str = "") -> list[tuple[str, Any, Any]]:
     """(dotted name, before, after) of every leaf that differs."""
+    if isinstance(first, list) and isinstance(second, list):
+        first, second = dict(enumerate(first)), dict(enumerate(second))
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         names = [*first, *(name for name in second if name not in first)]
         return [
@@ -133,24 +169,28 @@ def _differences(first: Any, second: Any, path: str = "") -> list[tuple[str, str
             for name in names
             for found in _differences(first.get(name), second.get(name), f"{path}.{name}" if path else str(name))
         ]
-    return [] if first == second else [(path, json.dumps(first), json.dumps(second))]
+    return [] if first == second else [(path, first, second)]
 
 
 def _explain_runs(home: Path, first: str, second: str) -> str:
-    stages = [_stages(home, run) for run in (first, second)]
-    artifacts = {artifact.key: artifact for artifact in Store(home).artifacts()}
-    lines = []
-    for name in [*stages[0], *(name for name in stages[1] if name not in stages[0])]:
-        before, after = stages[0].get(name), stages[1].get(name)
-        if before == after:
-            continue
-        if before is None or after is None:
-            lines.append(f"{name}: only in {first if after is None else second}")
-        elif before in artifacts and after in artifacts:
-            parts = _differences(_parts(artifacts[before]), _parts(artifacts[after]))
-            lines += [f"{name}: {part}: {old} → {new}" for part, old, new in parts]
-        else:
-            lines.append(f"{name}: {before[:12]} → {after[:12]} (the artifact is gone or a signal)")
+    """The stages that differ by themselves, and why; then those that differ only because these do."""
+    before, after = (_stages(home, run) for run in (first, second))
+    kinds = ancestors.keys(home)
+    seen = {(before[name], after[name]) for name in before if name in after}
+    lines, follow = [], []
+    for name in [*before, *(name for name in after if name not in before)]:
+        if name not in before or name not in after:
+            lines.append(f"{name}: only in {first if name in before else second}")
+        elif before[name] not in kinds or after[name] not in kinds:
+            lines += (
+                [] if before[name] == after[name] else [f"{name}: {before[name][:12]} → {after[name][:12]} (removed)"]
+            )
+        elif causes := list(_causes(home, (before[name], after[name]), kinds, seen)):
+            lines += [f"{name}: {f'{path}: ' if path else ''}{line}" for path, line in causes]
+        elif before[name] != after[name]:
+            follow.append(name)
+    lines = _few(lines)
+    lines += [f"these follow from that: {', '.join(follow)}"] if follow else []
     return "\n".join(lines) if lines else f"{first} and {second} asked for the same keys in every stage"
 
 

@@ -1,6 +1,5 @@
 """The selection stage: keep target and test rows out, put the question to a method, write down the answer."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,29 +11,43 @@ from numpy.typing import NDArray
 
 from eval.overlap import Ids, overlap, overlaps, require_disjoint
 from flows import measure
+from flows.clean import Step, survivors, write_steps
 from flows.measure import Meter
 from flows.run import Counts, Run
+from flows.sieve import Sieve
 from flows.sources import read
 from selection.problem import Method, Problem
 from selection.table import build
+from warehouse.duplicates import Found, found
 from warehouse.errors import InputError
-from warehouse.pool_writer import message_lists
 from warehouse.pools import PoolReader
 from warehouse.records import Rows, Selection, Spec, canonical
 from warehouse.store import Artifact, Draft, Work
-from warehouse.tables import EXCLUDED, SELECTED, SELECTION, write_rows
+from warehouse.tables import SELECTED, SELECTION, write_rows
 
-OVERLAP_VERSION = 1
-SELECT_VERSION = 1
+OVERLAP_VERSION = 2
+SELECT_VERSION = 2
+CANDIDATES_FILE = "candidates.npy"
+SELECTED_FILE = "selected.parquet"
+CHOSEN_COLUMNS = ["row", "sample_id", "rank", "score", "weight", "reason", "source"]
+SAMPLE_COLUMNS = [
+    "sample_id", "source", "messages", "turns", "chars", "language", "has_code", "has_math", "family", "licence",
+    "meta",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is chosen from, for what, and what may not be chosen: ingested pool and target, and the overlap stage."""
+    """What is chosen from, for what, and what may be chosen: ingested pool and target, and the overlap stage."""
 
     pool: Artifact
     target: Artifact | None
-    excluded: Artifact
+    candidates: Artifact
+
+    def rows(self) -> Rows:
+        """(c,) rows of the pool that may be chosen, ascending."""
+        rows: Rows = np.load(self.candidates.folder / CANDIDATES_FILE, allow_pickle=False)
+        return rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,54 +70,57 @@ class Choice:
         return f"select {self.label} {self.budget} seed {self.seed}"
 
 
-def exclude(run: Run, pool: Artifact, target: Artifact | None, test: Artifact | None) -> Artifact:
-    """Find the pool's rows that ask what a target or test row asks; they are no candidates, and they are listed.
+def exclude(sieve: Sieve, cleaned: Sequence[Artifact]) -> Artifact:
+    """The candidates: rows that no filter dropped and that ask nothing a target or test row asks; those are listed.
 
     Raises `InputError` where the target set and the test set share a row.
     """
-    others = {name: other for name, other in (("target", target), ("test", test)) if other is not None}
-    if target is not None and test is not None:
-        require_disjoint(ids_of(target), ids_of(test))
-    work = Work("overlap", OVERLAP_VERSION, inputs={"pool": pool.key} | {name: a.key for name, a in others.items()})
+    others = sieve.references
+    if "target" in others and "test" in others:
+        require_disjoint(ids_of(others["target"]), ids_of(others["test"]))
+    references = {name: artifact.key for name, artifact in others.items()}
+    inputs = {"pool": sieve.pool.key, "after": [stage.key for stage in cleaned], **references}
+    work = Work("overlap", OVERLAP_VERSION, inputs=inputs)
 
     def make(draft: Draft) -> Counts:
-        candidates = ids_of(pool)
-        rows = [row for name, other in others.items() for row in _shared(pool.key, candidates, name, ids_of(other))]
-        write_rows(draft.folder / "excluded.parquet", EXCLUDED, rows)
-        first_reason = {row["row"]: row["reason"] for row in reversed(rows)}  # a row in both sets counts once
-        dropped = dict(sorted(Counter(first_reason.values()).items()))
-        n = len(candidates.sample)
-        return Counts(n, n - len(first_reason), dropped)
+        alive = survivors(cleaned, sieve.reader.n)
+        last = max((f["step"] for stage in cleaned for f in stage.manifest["params"]["filters"]), default=0)
+        step = Step(last + 1, "overlap", {}, "drop", _overlap(sieve))
+        counts = write_steps(draft, work.key, sieve, [step], alive)
+        alive[step.found.rows] = False
+        np.save(draft.folder / CANDIDATES_FILE, np.flatnonzero(alive), allow_pickle=False)
+        return counts
 
-    return run.stage("overlap", work, make)
+    return sieve.run.stage("overlap", work, make)
 
 
-def _shared(pool_key: str, pool: Ids, name: str, other: Ids) -> list[dict[str, Any]]:
+def _overlap(sieve: Sieve) -> Found:
     """Rows of the pool that are in the target or test set, each with the first row there that asks the same."""
-    found = overlap(pool, other)
-    first = {prompt: row for row, prompt in reversed(list(enumerate(other.prompt.tolist())))}
-    same_row = set(found.same_row.tolist())
-    return [
-        {
-            "pool": pool_key,
-            "row": row,
-            "sample_id": str(pool.sample[row]),
-            "reason": f"same_{'messages' if row in same_row else 'prompt'}_as_{name}",
-            "other_row": first.get(str(pool.prompt[row])),
-        }
-        for row in found.same_prompt.tolist()
-    ]
+    pool = ids_of(sieve.pool)
+    seen: dict[int, tuple[str, int, str]] = {}
+    for name, artifact in sieve.references.items():
+        other = ids_of(artifact)
+        shared = overlap(pool, other)
+        first = {prompt: row for row, prompt in reversed(list(enumerate(other.prompt.tolist())))}
+        same_row = set(shared.same_row.tolist())
+        for row in shared.same_prompt.tolist():
+            reason = f"same_{'messages' if row in same_row else 'prompt'}_as_{name}"
+            seen.setdefault(row, (reason, first.get(pool.prompt[row], -1), artifact.key))
+    rows = np.array(sorted(seen), np.int64)
+    reasons, others, pools = zip(*(seen[row] for row in rows.tolist()), strict=True) if seen else ((), (), ())
+    return found(rows, reasons, others=np.array(others, np.int64), other_pools=pools)
 
 
 def check_budget(question: Question, budgets: Sequence[int]) -> None:
     """Raise `InputError` where a budget is larger than what may be chosen, before anything is measured."""
-    facts = question.excluded.manifest["facts"]
-    if max(budgets) > facts["rows_out"]:
-        kept_out = facts["rows_in"] - facts["rows_out"]
+    n, left = question.pool.manifest["facts"]["rows_out"], question.candidates.manifest["facts"]["rows_out"]
+    if max(budgets) > left:
+        asked = sum(question.candidates.manifest["facts"]["dropped"].values())
+        kept_out = {"were dropped in cleaning": n - left - asked, "ask what the target or test set asks": asked}
+        why = " and ".join(f"{count:,} {what}" for what, count in kept_out.items() if count)
         raise InputError(
-            f"the budget is {max(budgets):,} rows but the pool has {facts['rows_in']:,}"
-            f"{f', of which {kept_out:,} ask what the target or test set asks' if kept_out else ''}; "
-            f"give at most {facts['rows_out']:,}"
+            f"the budget is {max(budgets):,} rows but the pool has {n:,}{f', of which {why}' if why else ''}; "
+            f"give at most {left:,}"
         )
 
 
@@ -118,7 +134,7 @@ def select(run: Run, question: Question, choice: Choice, meter: Meter) -> Artifa
     """The rows that `choice` takes, as the tables `selections` and `selected` and as training data."""
     method = build(choice.name, choice.params, **meter.filled())
     reads = {name: spec.key for name, spec in method.reads.items()}
-    inputs = {"pool": question.pool.key, "excluded": question.excluded.key, "signals": reads}
+    inputs = {"pool": question.pool.key, "candidates": question.candidates.key, "signals": reads}
     if question.target is not None:
         inputs["target"] = question.target.key
     params = {"method": choice.name, "params": dict(choice.params), "budget": choice.budget}
@@ -126,7 +142,7 @@ def select(run: Run, question: Question, choice: Choice, meter: Meter) -> Artifa
 
     def make(draft: Draft) -> Counts:
         pool = read(question.pool)
-        candidates = _candidates(question.excluded, pool.n)
+        candidates = question.rows()
         problem = _problem(run, question, method, choice.budget, pool, candidates)
         answer = method(problem, np.random.default_rng(choice.seed))
         _write(draft, work.key, question.pool.key, choice, pool, candidates[answer.rows], answer)
@@ -139,26 +155,18 @@ def select(run: Run, question: Question, choice: Choice, meter: Meter) -> Artifa
     return run.stage(choice.title, work, make)
 
 
-def _candidates(excluded: Artifact, n: int) -> Rows:
-    """(c,) rows of the pool that may be chosen, ascending."""
-    out = pq.read_table(excluded.folder / "excluded.parquet", columns=["row"])["row"].to_numpy()
-    return np.setdiff1d(np.arange(n, dtype=np.int64), out)
-
-
 def _kept_out(n: int, candidates: Rows) -> dict[str, int]:
-    return {"asked in target or test": n - len(candidates)} if len(candidates) < n else {}
+    return {"not candidates": n - len(candidates)} if len(candidates) < n else {}
 
 
 def _problem(run: Run, question: Question, method: Method, budget: int, pool: PoolReader, candidates: Rows) -> Problem:
-    whole = len(candidates) == pool.n
-    signals = {name: measure.read(run, spec, pool) for name, spec in method.reads.items()}
     target = read(question.target) if question.target is not None else None
     tasks, task_of = np.unique(target.sources().astype(str), return_inverse=True) if target else (np.zeros(0, str), [])
     return Problem(
         budget=budget,
         keys=pool.keys()[candidates],
-        candidates={name: values if whole else values[candidates] for name, values in signals.items()},
-        targets={name: measure.read(run, spec, target) for name, spec in method.reads.items()} if target else {},
+        candidates={name: measure.read(run, spec, pool, candidates) for name, spec in method.reads.items()},
+        targets={name: measure.read_whole(run, spec, target) for name, spec in method.reads.items()} if target else {},
         target_task=np.asarray(task_of, np.int64),
         task_names=tuple(tasks.tolist()),
         groups={"source": pool.sources()[candidates]},
@@ -183,30 +191,27 @@ def _write(
         "diagnostics": canonical(dict(answer.diagnostics)),
     }
     write_rows(draft.folder / "selection.parquet", SELECTION, [summary])
-    chosen = {
-        "selection": [key] * len(rows),
-        "pool": [pool_key] * len(rows),
-        "row": rows,
-        "sample_id": pool.sample_ids()[rows].astype(np.str_),
-        "rank": np.arange(1, len(rows) + 1),
-        "score": answer.scores,
-        "weight": answer.weights,
-        "reason": list(answer.reasons),
-    }
-    pq.write_table(pa.table(chosen, schema=SELECTED), draft.folder / "selected.parquet", compression="zstd")
-    _write_data(draft, pool, rows)
-
-
-def _write_data(draft: Draft, pool: PoolReader, rows: Rows) -> None:
-    """The chosen conversations, best first: what a trainer reads."""
-    examples = pool.examples(rows)
-    data = pa.table({"row": rows, "messages": message_lists([example.messages for example in examples])})
-    pq.write_table(data, draft.folder / "data.parquet", compression="zstd")
+    reasons = np.array(list(answer.reasons), np.object_)
+    with pq.ParquetWriter(draft.folder / SELECTED_FILE, SELECTED, compression="zstd") as file:
+        for start, samples in pool.in_order(rows, SAMPLE_COLUMNS):
+            part = slice(start, start + len(samples))
+            k = len(samples)
+            chosen = {
+                "selection": [key] * k,
+                "pool": [pool_key] * k,
+                "row": rows[part],
+                "rank": np.arange(start + 1, start + k + 1),
+                "score": answer.scores[part],
+                "weight": answer.weights[part],
+                "reason": reasons[part],
+            }
+            columns = chosen | dict(zip(samples.column_names, samples.columns, strict=True))
+            file.write_table(pa.table(columns, schema=SELECTED))
 
 
 def chosen_rows(selection: Artifact) -> Mapping[str, NDArray[Any]]:
-    """The columns of a selection's `selected` table, best first."""
-    table = pq.read_table(selection.folder / "selected.parquet")
+    """The columns of a selection's `selected` table that are its own, best first."""
+    table = pq.read_table(selection.folder / SELECTED_FILE, columns=CHOSEN_COLUMNS)
     return {name: table[name].to_numpy() for name in table.column_names}
 
 

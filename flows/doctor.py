@@ -164,8 +164,8 @@ def _fault(source: recipes.Source, data: Path) -> str:
     """Why no rows can be read from a file or folder; hub data sets are asked for by the run alone."""
     try:
         found = sources.located(source, data)
-        if not any(isinstance(part, HubDataset) for part in found.parts):
-            pools.probe(found)
+        if not any(isinstance(part, HubDataset) for part in found.source.parts):
+            pools.probe(found.source)
     except InputError as error:
         return str(error)
     return ""

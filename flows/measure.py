@@ -18,12 +18,12 @@ from training.cost import forward_flops
 from warehouse.errors import InputError
 from warehouse.pools import PoolReader
 from warehouse.records import Example, Rows, Spec
-from warehouse.signals import SignalStore, Values
+from warehouse.signals import Array, Gathered, SignalStore, Values
 
 CHUNK_ROWS = 2048  # one shard: what a crash can cost, and what is sorted by length together
 BY_MODEL = ("representation",)
 
-Compute = Callable[[Sequence[Example]], tuple[Values, int]]
+Compute = Callable[[Sequence[Example]], tuple[Array, int]]
 """Values of some rows, and the floating-point operations of a model that they took."""
 
 
@@ -80,7 +80,7 @@ class Meter:
             self.name, dtype=chosen.dtype, max_length=chosen.max_length, trust_remote_code=chosen.trust_remote_code
         )
 
-        def vectors(rows: Sequence[Example]) -> tuple[Values, int]:
+        def vectors(rows: Sequence[Example]) -> tuple[Array, int]:
             measured = model.measure([row.messages for row in rows], frozenset({Want.REPRESENTATION}))
             assert measured.representation is not None  # it was wanted
             return measured.representation, forward_flops(model.parameters, int(measured.tokens.sum()))
@@ -101,15 +101,24 @@ class Meter:
         return lambda rows: (row_lengths(self.name, [row.messages for row in rows]), 0)
 
 
-def measure(run: Run, name: str, meter: Meter, spec: Spec, pool: PoolReader, workers: Workers | None = None) -> None:
-    """Measure `spec` for the rows of `pool` that have no value yet; each finished chunk is kept at once.
+def measure(
+    run: Run,
+    name: str,
+    meter: Meter,
+    spec: Spec,
+    pool: PoolReader,
+    workers: Workers | None = None,
+    rows: Rows | None = None,
+) -> None:
+    """Measure `spec` for the rows of `pool` (or `rows` of them) that have no value yet; each finished chunk is kept.
 
     Chunks are cut at the same places whoever measures them, so that a killed run ends with the same values. Signals
     that need a model go to `workers`, a chunk a call.
     """
     started, clock = datetime.now(UTC), time.monotonic()
-    ids = pool.sample_ids()
+    ids = pool.sample_ids() if rows is None else pool.sample_ids()[rows]
     missing = SignalStore(run.store.home).missing(spec, ids)
+    missing = missing if rows is None else rows[missing]
     chunks = [missing[start : start + CHUNK_ROWS] for start in range(0, len(missing), CHUNK_ROWS)]
     outside = workers if workers is not None and spec.name in BY_MODEL else HereWorkers()
     here = meter if isinstance(outside, HereWorkers) else Meter(meter.representation)
@@ -160,11 +169,18 @@ def _kept(meter: Meter) -> Meter:
     return _meters.setdefault(meter.representation, meter)
 
 
-def cost(run: Run, spec: Spec, pool: PoolReader) -> dict[str, float]:
-    """Seconds and FLOPs that measuring `spec` on `pool` took, whichever run did it."""
-    return SignalStore(run.store.home).cost(spec, pool.sample_ids())
+def cost(run: Run, spec: Spec, pool: PoolReader, rows: Rows) -> dict[str, float]:
+    """Seconds and FLOPs that measuring `spec` on `rows` of `pool` took, whichever run did it."""
+    return SignalStore(run.store.home).cost(spec, pool.sample_ids()[rows])
 
 
-def read(run: Run, spec: Spec, pool: PoolReader) -> Values:
-    """The values of `spec` for every row of `pool`, row for row."""
-    return SignalStore(run.store.home).read(spec, pool.sample_ids())
+def read(run: Run, spec: Spec, pool: PoolReader, rows: Rows | None = None) -> Values:
+    """The values of `spec` for every row of `pool`, or for `rows` of it, row for row."""
+    ids = pool.sample_ids()
+    return SignalStore(run.store.home).read(spec, ids if rows is None else ids[rows])
+
+
+def read_whole(run: Run, spec: Spec, pool: PoolReader) -> Array:
+    """The values of `spec` for every row of a small pool, in memory."""
+    values = read(run, spec, pool)
+    return values[0 : len(values)] if isinstance(values, Gathered) else values

@@ -7,29 +7,33 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from flows import clean as cleaning
 from flows import recipes, sources
 from flows.assess import assess, task
 from flows.choose import Choice, Question, check_budget, check_clean, exclude, select
 from flows.compare import Arm, compare, rows_of
+from flows.describe import describe
 from flows.engine import Engine
 from flows.entries import make
 from flows.measure import Meter, cost, measure
 from flows.outcome import Outcome
-from flows.recipes import Recipe
+from flows.recipes import Recipe, Source
 from flows.report import write_report
 from flows.report.write import NAME
 from flows.run import Listener, Run
+from flows.sieve import Sieve
 from flows.tune import train, trainer
 from flows.workers import Workers
 from models.fingerprint import fetch
 from selection.table import build
 from synthesis.table import SYNTHESIZERS
-from warehouse import catalogue
+from warehouse import catalogue, pools
 from warehouse.errors import InputError
 from warehouse.records import Spec
 from warehouse.store import Artifact
 
 CONTROL = "balanced_random"
+TINY = "winnow-tiny"
 
 
 def check(recipe: Recipe) -> None:
@@ -44,7 +48,8 @@ def check(recipe: Recipe) -> None:
         if source.synthesize is not None:
             make("synthesizer", SYNTHESIZERS, source.synthesize, source.params)
         else:
-            sources.located(source, Path(recipe.data))
+            pools.probe(sources.located(source, Path(recipe.data)).source)
+    cleaning.check(recipe.clean, [name for name in ("target", "test") if getattr(recipe, name)])
     if recipe.train is not None:
         trainer(recipe.train)
         fetch(recipe.train.base, trust_remote_code=recipe.train.trust_remote_code)
@@ -69,14 +74,26 @@ class Race:
         steps = [
             (
                 f"prepare {name}",
-                partial(sources.prepare, self.run, f"{self.recipe.name} {name}", given, self.data, self.recipe.seed),
+                partial(self._prepare, name, given),
             )
             for name, given in named.items()
         ]
         ready = dict(zip(named, self.engine.map(steps), strict=True))
-        target, test = ready.get("target"), ready.get("test")
-        excluded = self.engine.call("overlap", partial(exclude, self.run, ready["pool"], target, test))
-        return Question(ready["pool"], target, excluded), test
+        references = {name: artifact for name, artifact in ready.items() if name != "pool"}
+        sieve = Sieve(self.run, ready["pool"], references, self.workers, self.meter)
+        self.engine.call("count tokens", partial(describe, sieve, self.tokenizer))
+        cleaned = self.engine.call("clean", partial(cleaning.clean, sieve, self.recipe.clean))
+        candidates = self.engine.call("overlap", partial(exclude, sieve, cleaned))
+        return Question(ready["pool"], ready.get("target"), candidates), ready.get("test")
+
+    @property
+    def tokenizer(self) -> str:
+        """The model whose tokens count: the one that is tuned, else the one that represents rows."""
+        return self.recipe.train.base if self.recipe.train else self.recipe.representation.model or TINY
+
+    def _prepare(self, name: str, given: Sequence[Source]) -> Artifact:
+        full_name = f"{self.recipe.name} {name}"
+        return sources.prepare(self.run, full_name, given, self.data, self.recipe.seed, self.workers)
 
     @property
     def data(self) -> Path:
@@ -101,18 +118,19 @@ class Race:
             self.engine.call(f"measure {spec.name}", partial(self._measure, spec, question))
 
     def _measure(self, spec: Spec, question: Question) -> None:
-        for name, artifact in (("pool", question.pool), ("target", question.target)):
+        for name, artifact, rows in (("pool", question.pool, question.rows()), ("target", question.target, None)):
             if artifact is not None:
-                measure(
-                    self.run, f"measure {spec.name} of {name}", self.meter, spec, sources.read(artifact), self.workers
-                )
+                title = f"measure {spec.name} of {name}"
+                measure(self.run, title, self.meter, spec, sources.read(artifact), self.workers, rows)
 
     def costs(self, question: Question) -> dict[str, dict[str, float]]:
         """What measuring the signals of each method took, by its label."""
         found: dict[str, dict[str, float]] = {}
         for choice in self.choices():
             method = build(choice.name, choice.params, **self.meter.filled())
-            parts = [cost(self.run, spec, sources.read(question.pool)) for spec in method.reads.values()]
+            parts = [
+                cost(self.run, spec, sources.read(question.pool), question.rows()) for spec in method.reads.values()
+            ]
             found[choice.label] = {name: sum(part.get(name, 0.0) for part in parts) for name in ("seconds", "flops")}
         return found
 

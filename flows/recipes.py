@@ -27,6 +27,7 @@ class Source(_Part):
     params: dict[str, Any] = Field(default_factory=dict, description="parameters of the synthesizer")
     skip: int = Field(0, ge=0, description="rows left out at the start of `path`")
     limit: int | None = Field(None, gt=0, description="rows taken at most")
+    licence: str | None = Field(None, description="licence of rows that name none; default the folder's README.md")
 
     @model_validator(mode="after")
     def _one_of(self) -> "Source":
@@ -76,6 +77,15 @@ class Named(BaseModel):
 Entry = Annotated[Named, BeforeValidator(_named)]
 
 
+class Clean(Named):
+    """A cleaning filter, its parameters beside its name, and what happens to the rows it finds."""
+
+    action: Literal["drop", "flag", "off"] | None = None
+
+
+Filter = Annotated[Clean, BeforeValidator(_named)]
+
+
 class Train(_Part):
     """How a model is tuned on each selection."""
 
@@ -93,6 +103,10 @@ class Recipe(_Part):
     pool: list[Source] = Field(min_length=1, description="the candidates")
     target: list[Source] = Field(default_factory=list, description="examples of what should get better")
     test: list[Source] = Field(default_factory=list, description="rows that evaluate; never shown to a method")
+    clean: list[Filter] = Field(
+        default_factory=lambda: [Clean(name="duplicate_id")],
+        description="filters in their order: a name, or a name with parameters and `action` (drop, flag, off)",
+    )
     representation: Representation = Field(
         default_factory=lambda: Representation(model="winnow-tiny"), description="what turns a row into a vector"
     )

@@ -78,13 +78,12 @@ class Run:
         """
         started, clock = datetime.now(UTC), time.monotonic()
         found = self.store.find(work)
-        if found is None and workers is not None:
-            workers.call(produce, self.store, work, make)
-        elif found is None:
-            produce(self.store, work, make)
-        artifact = found or self.store.find(work)
-        if artifact is None:
-            raise OSError(f"{work.stage} {work.key[:12]} was written but cannot be read back under {self.store.home}")
+        if found is not None:
+            artifact = found
+        elif workers is not None:
+            artifact = workers.call(produce, self.store, work, make)
+        else:
+            artifact = produce(self.store, work, make)
         # what making it took, not the wait for a free worker
         seconds = float(artifact.manifest["seconds"]) if found is None else time.monotonic() - clock
         self.record(name, artifact, computed=found is None, started=started, seconds=seconds)
@@ -110,11 +109,15 @@ class Run:
         self.listener.stage(record)
 
 
-def produce(store: Store, work: Work, make: Make) -> None:
-    """Make the artifact of `work` in `store`."""
+def produce(store: Store, work: Work, make: Make) -> Artifact:
+    """Make the artifact of `work` in `store`; runs in any process."""
     with store.write(work) as draft:
         counts = make(draft)
         draft.facts.update(rows_in=counts.rows_in, rows_out=counts.rows_out, dropped=dict(counts.dropped))
+    artifact = store.find(work)
+    if artifact is None:
+        raise OSError(f"{work.stage} {work.key[:12]} was written but cannot be read back under {store.home}")
+    return artifact
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,24 +11,30 @@ from typing import Any
 import yaml
 
 from flows import measure, sources
-from flows.choose import Choice, Question, check_budget, chosen_rows, exclude, select
+from flows.choose import SELECTED_FILE, Choice, Question, check_budget, chosen_rows, exclude, select
+from flows.clean import clean
 from flows.console import ConsoleListener
 from flows.measure import Meter
 from flows.outcome import Outcome
-from flows.recipes import Representation, Source
+from flows.recipes import Clean, Representation, Source
 from flows.report import write_report
 from flows.run import Run
+from flows.settings import Settings
+from flows.sieve import Sieve
+from flows.sources import Given
+from flows.workers import RayWorkers, Workers
 from models.fingerprint import fetch
 from selection.problem import Method
 from selection.table import build
 from warehouse import catalogue
 from warehouse.errors import InputError
 from warehouse.export import check_export, export
+from warehouse.pools import examples_of
 from warehouse.runs import RunLog
-from warehouse.sources import Source as Rows
 from warehouse.store import Artifact
 
 DEFAULT_MODEL = "winnow-tiny"
+CLEAN = (Clean(name="duplicate_id"),)  # cleaning is a recipe's business; what this verb is given, it chooses from
 MODELS = {"model", "encoder", "tokenizer"}  # parameters of a signal that name a model's content
 ADVICE = (
     f"no --model or --encoder named: {DEFAULT_MODEL} represents rows, a 2 M-parameter model trained on generated "
@@ -66,7 +72,9 @@ def select_rows(request: SelectRequest, home: Path) -> Outcome:
         run = Run.begin(home, listener, recipe="select", command="select", recipe_text=text, version=version("winnow"))
         with _logged(run.log):
             catalogue.ensure(run.store.home)
-            chosen = _stages(run, request, choice, meter, named)
+            settings = Settings()
+            with closing(RayWorkers(settings.ray_address, settings.workers)) as workers:
+                chosen = _stages(run, request, choice, meter, named, workers)
             run.log.end("done")  # the report says how the run ended
             report = write_report(run.store.home, run.log.run)
             run.log.end("done", report=str(report))
@@ -110,7 +118,7 @@ def _reads_model(method: Method) -> bool:
     return any(MODELS & set(spec.params) for spec in method.reads.values())
 
 
-def _located(request: SelectRequest) -> dict[str, list[Rows]]:
+def _located(request: SelectRequest) -> dict[str, list[Given]]:
     """What to read, the target first: it is small, so what is wrong with it is known before the pool is read."""
     wanted = {"target": request.target, "pool": request.pool}
     return {name: [sources.located(Source(path=t), Path()) for t in texts] for name, texts in wanted.items() if texts}
@@ -126,17 +134,25 @@ def check_folder(out: Path) -> None:
 
 
 def _stages(
-    run: Run, request: SelectRequest, choice: Choice, meter: Meter, named: Mapping[str, Sequence[Rows]]
+    run: Run,
+    request: SelectRequest,
+    choice: Choice,
+    meter: Meter,
+    named: Mapping[str, Sequence[Given]],
+    workers: Workers,
 ) -> Artifact:
-    ready = {name: sources.ingest(run, name, rows) for name, rows in named.items()}
-    target = ready.get("target")
-    question = Question(ready["pool"], target, exclude(run, ready["pool"], target, None))
+    ready = {name: sources.ingest(run, name, given, workers) for name, given in named.items()}
+    target = {name: artifact for name, artifact in ready.items() if name == "target"}
+    sieve = Sieve(run, ready["pool"], target, workers)
+    question = Question(ready["pool"], ready.get("target"), exclude(sieve, clean(sieve, CLEAN)))
     check_budget(question, [choice.budget])
+    rows = {"pool": question.rows()}
     for spec in _method(choice, meter).reads.values():
         for name, artifact in ready.items():
-            measure.measure(run, f"measure {spec.name} of {name}", meter, spec, sources.read(artifact))
+            title = f"measure {spec.name} of {name}"
+            measure.measure(run, title, meter, spec, sources.read(artifact), rows=rows.get(name))
     chosen = select(run, question, choice, meter)
-    _export(chosen, ready["pool"], request)
+    _export(chosen, request)
     return chosen
 
 
@@ -162,14 +178,13 @@ def _outcome(run: Run, request: SelectRequest, choice: Choice, chosen: Artifact,
     )
 
 
-def _export(chosen: Artifact, pool: Artifact, request: SelectRequest) -> None:
+def _export(chosen: Artifact, request: SelectRequest) -> None:
     """The chosen rows with rank, score, source and reason, best first."""
     columns = chosen_rows(chosen)
-    examples = sources.read(pool).examples(columns["row"])
     facts: Mapping[str, Sequence[Any]] = {
         name: columns[name].tolist() for name in ("rank", "score", "weight", "reason", "row")
     }
-    export(examples, request.out, request.out_format, columns=facts)
+    export(examples_of(chosen.folder / SELECTED_FILE), request.out, request.out_format, columns=facts)
 
 
 def _as_typed(request: SelectRequest) -> dict[str, Any]:

@@ -1,49 +1,71 @@
-"""From what a recipe names to a pool version: synthesize where rows are to be made, then ingest."""
+"""From what a recipe names to a pool version: synthesize where rows are to be made, then ingest shard by shard."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from flows.entries import make
 from flows.recipes import Source
-from flows.run import Counts, Run
+from flows.run import Counts, Run, produce
+from flows.spread import spread
+from flows.workers import Workers
 from models.dialogue import Accepted, Rejected, converse
 from synthesis.table import SYNTHESIZERS
-from warehouse import pools, sources
+from warehouse import pools, shards, sources
+from warehouse.errors import InputError
+from warehouse.licences import card_licence
+from warehouse.pool_writer import SAMPLES_FILE
 from warehouse.pools import PoolReader
 from warehouse.records import canonical
-from warehouse.store import Artifact, Draft, Work
+from warehouse.store import Artifact, Draft, Store, Work
 from warehouse.tables import GENERATIONS, write_rows
 
 SYNTHESIZE_VERSION = 1
-INGEST_VERSION = 1
+SHARD_VERSION = 1
+INGEST_VERSION = 2
 ROWS_FILE = "rows.jsonl"
 
 
-def prepare(run: Run, name: str, given: Sequence[Source], data: Path, seed: int) -> Artifact:
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A source that is there, the licence of rows that name none, and the key of the synthesis that made it, if any."""
+
+    source: sources.Source
+    licence: str | None = None
+    made_by: str | None = None
+
+
+def prepare(run: Run, name: str, given: Sequence[Source], data: Path, seed: int, workers: Workers) -> Artifact:
     """The pool version of `given` under `name`: one stage per synthesizer, and one that ingests all."""
-    return ingest(run, name, [_rows(run, name, source, data, seed) for source in given])
+    return ingest(run, name, [_given(run, name, source, data, seed) for source in given], workers)
 
 
-def _rows(run: Run, name: str, source: Source, data: Path, seed: int) -> sources.Source:
+def _given(run: Run, name: str, source: Source, data: Path, seed: int) -> Given:
     if source.synthesize is None:
         return located(source, data)
     made = synthesize(run, f"synthesize {name}", source.synthesize, source.params, seed)
-    return sources.locate(str(made.folder / ROWS_FILE))
+    return Given(sources.locate(str(made.folder / ROWS_FILE)), source.licence, made.key)
 
 
-def located(source: Source, data: Path) -> sources.Source:
+def located(source: Source, data: Path) -> Given:
     """The file, folder or hub data set that `source` names; a relative path starts at `data`.
 
     Raises `InputError` where there is no such thing.
     """
     assert source.path is not None  # a recipe's source has a path or a synthesizer
     here = data / Path(source.path).expanduser()
-    named = str(here) if here.exists() or not sources.may_be_hub(source.path) else source.path
-    return replace(sources.locate(named), skip=source.skip, limit=source.limit)
+    named = str(here) if _is_here(here) or not sources.may_be_hub(source.path) else source.path
+    found = replace(sources.locate(named), skip=source.skip, limit=source.limit)
+    return Given(found, source.licence or card_licence(here))
+
+
+def _is_here(path: Path) -> bool:
+    """Whether there is such a path, or such a folder before the colon of `folder:split`."""
+    return path.exists() or path.with_name(path.name.rpartition(":")[0] or path.name).exists()
 
 
 def synthesize(run: Run, name: str, synthesizer: str, params: dict[str, object], seed: int) -> Artifact:
@@ -94,20 +116,61 @@ def _write_generations(
     write_rows(folder / "generations.parquet", GENERATIONS, table)
 
 
-def ingest(run: Run, name: str, rows: Sequence[sources.Source]) -> Artifact:
-    """A pool version from files, folders or hub names; every row kept or rejected with a reason."""
-    asked = [{"skip": source.skip, "limit": source.limit} for source in rows]
-    inputs = {str(place): sources.fingerprint(source) for place, source in enumerate(rows)}
-    work = Work("ingest", INGEST_VERSION, {"name": name, "sources": asked}, inputs)
+def ingest(run: Run, name: str, given: Sequence[Given], workers: Workers) -> Artifact:
+    """A pool version from files, folders or hub names; every row kept or rejected with a reason.
 
-    def produce(draft: Draft) -> Counts:
-        def on_rows(done: int) -> None:
-            run.listener.progress(f"ingest {name}", done, None)
+    Only shards that no earlier version made are read; what a killed import finished is kept.
+    """
+    pools.check_sources([part.source for part in given])
+    keys = [work.key for work, _, _ in _shards(given)]
+    made_by = [part.made_by for part in given if part.made_by]
+    work = Work("ingest", INGEST_VERSION, {"name": name}, {"shards": keys, "synthesized": made_by})
 
-        funnel = pools.ingest(rows, draft.folder, pool_key=work.key, name=name, on_rows=on_rows)
+    def make(draft: Draft) -> Counts:
+        made = _make_shards(run, name, given, workers)
+        if missing := [key for key in keys if key not in made]:
+            raise InputError(f"{name}: {len(missing)} parts changed while they were read; run the same command again")
+        folders = {key: made[key].folder for key in keys}
+        funnel = pools.assemble(list(folders.values()), draft.folder, pool_key=work.key, name=name)
+        draft.facts["shards"] = [key for key, folder in folders.items() if (folder / SAMPLES_FILE).exists()]
+        draft.facts["notes"] = list(funnel.notes)
         return Counts(funnel.rows_in, funnel.rows_out, funnel.dropped)
 
-    return run.stage(f"ingest {name}", work, produce)
+    return run.stage(f"ingest {name}", work, make)
+
+
+def _shards(given: Sequence[Given]) -> Iterator[tuple[Work, shards.Piece, str | None]]:
+    for part in given:
+        for piece in shards.pieces(part.source):
+            params = shards.identity(piece) | {"licence": part.licence}
+            yield Work("shard", SHARD_VERSION, params, {"content": piece.content}), piece, part.licence
+
+
+def _make_shards(run: Run, name: str, given: Sequence[Given], workers: Workers) -> dict[str, Artifact]:
+    """Every shard by its key; the missing ones are made, spread over the workers."""
+    made: dict[str, Artifact] = {}
+
+    def missing() -> Iterator[tuple[Any, ...]]:
+        for work, piece, licence in _shards(given):
+            shard = run.store.find(work)
+            if shard is None:
+                yield run.store, work, piece, licence
+            else:
+                made[work.key] = shard
+
+    done = 0
+    for shard in spread(workers, _make_shard, missing()):
+        made[shard.key] = shard
+        done += shard.manifest["facts"]["rows_in"]
+        run.listener.progress(f"ingest {name}", done, None)
+    return made
+
+
+def _make_shard(store: Store, work: Work, piece: shards.Piece, licence: str | None) -> Artifact:
+    def make(draft: Draft) -> Counts:
+        return Counts(*shards.write_shard(piece, draft.folder, licence))
+
+    return produce(store, work, make)
 
 
 def read(artifact: Artifact) -> PoolReader:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from flows.choose import SELECTED_FILE, chosen_rows
 from flows.recipes import Train
 from flows.run import Counts, Run
 from flows.workers import Workers
@@ -70,11 +71,18 @@ def train(run: Run, name: str, chosen: Train, selection: Artifact, seed: int, wo
         spec=spec,
         base=chosen.base,
         base_fingerprint=base_fingerprint,
-        data=Dataset(selection.folder / "data.parquet", selection.key),
+        data=_data(selection),
         seed=seed,
         scratch=run.store.home / "tmp" / f"train-{work.key}",
     )
     return run.stage(name, work, partial(_train, order), workers)
+
+
+def _data(selection: Artifact) -> Dataset:
+    """The chosen conversations, best first, and their weights where they are not all the same."""
+    weights = chosen_rows(selection)["weight"]
+    path = selection.folder / SELECTED_FILE
+    return Dataset(path, selection.key, weights=None if (weights == weights[:1]).all() else weights)
 
 
 def _train(order: Order, draft: Draft) -> Counts:

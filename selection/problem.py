@@ -18,6 +18,19 @@ from warehouse.records import Rows, Selection, Spec
 
 T = TypeVar("T")
 Signal = NDArray[Any] | csr_matrix
+
+
+class Sliced(Protocol):
+    """A signal too large for memory: some rows of it are an array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | Rows) -> Signal: ...
+
+
 BLOCK_ROWS = 16_384
 
 KEYS: Final = "keys"
@@ -37,7 +50,11 @@ class Reducer(Protocol):
     """Runs `per_block` over all blocks of rows and folds the answers with the associative `merge`, in row order."""
 
     def __call__(
-        self, candidates: Mapping[str, Signal], n: int, per_block: Callable[[Block], T], merge: Callable[[T, T], T]
+        self,
+        candidates: Mapping[str, Signal | Sliced],
+        n: int,
+        per_block: Callable[[Block], T],
+        merge: Callable[[T, T], T],
     ) -> T: ...
 
 
@@ -57,13 +74,17 @@ class InProcess:
     block_rows: int = BLOCK_ROWS
     threads: int = field(default_factory=cores)
 
-    def blocks(self, candidates: Mapping[str, Signal], n: int) -> Iterator[Block]:
+    def blocks(self, candidates: Mapping[str, Signal | Sliced], n: int) -> Iterator[Block]:
         for start in range(0, n, self.block_rows):
             stop = min(start + self.block_rows, n)
             yield Block(start, stop, {name: signal[start:stop] for name, signal in candidates.items()})
 
     def __call__(
-        self, candidates: Mapping[str, Signal], n: int, per_block: Callable[[Block], T], merge: Callable[[T, T], T]
+        self,
+        candidates: Mapping[str, Signal | Sliced],
+        n: int,
+        per_block: Callable[[Block], T],
+        merge: Callable[[T, T], T],
     ) -> T:
         with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(self.threads) as threads:
             return reduce(merge, _in_order(threads, per_block, self.blocks(candidates, n), ahead=self.threads))
@@ -87,7 +108,8 @@ class Problem:
     """Choose `budget` of n candidates.
 
     keys         (n,) uint64, a function of each row's `sample_id`: ties are broken by ascending key, then row number
-    candidates   signal name to (n,), (n, d) or sparse (n, d), as the method's `reads` asked for
+    candidates   signal name to (n,), (n, d) or sparse (n, d), as the method's `reads` asked for; one that is too large
+                 for memory can only be sliced, as `reduce` does
     targets      signal name to (m, d), in the same spaces
     target_task  (m,) int64, the task each target belongs to: an index into `task_names`, where there are names
     groups       group name to (n,) labels: "source" is always there
@@ -98,7 +120,7 @@ class Problem:
 
     budget: int
     keys: NDArray[np.uint64]
-    candidates: Mapping[str, Signal] = field(default_factory=dict)
+    candidates: Mapping[str, Signal | Sliced] = field(default_factory=dict)
     targets: Mapping[str, Signal] = field(default_factory=dict)
     target_task: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     task_names: tuple[str, ...] = ()
@@ -158,14 +180,14 @@ def _check_budget(budget: int, n: int) -> None:
         raise InputError(f"the budget is {budget} rows but the pool has {n}; give at most {n}")
 
 
-def _check_rows(arrays: Mapping[str, Signal], n: int, what: str) -> None:
+def _check_rows(arrays: Mapping[str, Signal | Sliced], n: int, what: str) -> None:
     if KEYS in arrays:
         raise ValueError(f"{KEYS!r} is the name of the rows' keys and cannot name a signal")
     if wrong := {name: array.shape for name, array in arrays.items() if array.shape[0] != n}:
         raise ValueError(f"there are {n} {what}, but these arrays have other lengths: {wrong}")
 
 
-def _check_widths(candidates: Mapping[str, Signal], targets: Mapping[str, Signal]) -> None:
+def _check_widths(candidates: Mapping[str, Signal | Sliced], targets: Mapping[str, Signal]) -> None:
     for name in candidates.keys() & targets.keys():
         ours, theirs = candidates[name].shape[1:], targets[name].shape[1:]
         if ours != theirs:

@@ -129,7 +129,6 @@ class Interpreter:
     def __init__(self, label: str) -> None:
         self._label = label
         self.notes: dict[str, None] = {}
-        self._ids: set[int] = set()  # hashes: about 75 bytes per explicit id
         self._names: tuple[str, ...] = ()
         self._columns = recognise(())
 
@@ -152,14 +151,12 @@ class Interpreter:
             meta["input"] = given  # what an export needs to part instruction and input again
         return Example(messages, source, self._plain_columns(meta))
 
-    def repeats(self, row: Mapping[str, Any]) -> bool:
-        """Whether the row's explicit `id` was seen in this file before; remembers it."""
+    def identity(self, row: Mapping[str, Any]) -> str | None:
+        """The row's explicit `id` as text; None where it has none."""
         value = row.get(self._columns_of(row).identity)
         if value is None or value == "" or isinstance(value, list | dict | float):
-            return False
-        seen, size = self._ids, len(self._ids)
-        seen.add(hash((type(value), value)))
-        return len(seen) == size
+            return None
+        return str(value)
 
     def _columns_of(self, row: Mapping[str, Any]) -> Columns:
         names = tuple(row)

@@ -22,21 +22,28 @@ def json_rows(opened: Open, name: str, named_lines: bool, limit: int = ROW_LIMIT
     `named_lines` says that the suffix promises JSON Lines: then only a leading `[` makes it a document. Raises
     `InputError` for a document that is cut short or holds no rows.
     """
+    if not holds_lines(opened, named_lines):
+        yield from _document_rows(opened, name, limit)
+        return
     with opened() as stream:
-        lines = _is_lines(stream, named_lines)
-    yield from _line_rows(opened, limit) if lines else _document_rows(opened, name, limit)
+        yield from line_rows(stream, 1, limit)
 
 
-def _line_rows(opened: Open, limit: int) -> Iterator[Placed]:
+def holds_lines(opened: Open, named_lines: bool) -> bool:
+    """Whether a file holds one object per line. An array, or an object spread over lines, is a document."""
     with opened() as stream:
-        number = 0
-        while line := stream.readline(limit + 1):
-            number += 1
-            if len(line) > limit and not line.endswith(b"\n"):
-                _skip_line(stream)
-                yield f":{number}", Refused(Reason.TOO_LARGE, f"the line has more than {limit} bytes")
-            elif not line.isspace():
-                yield f":{number}", _row_of_line(line)
+        return _is_lines(stream, named_lines)
+
+
+def line_rows(stream: BinaryIO, number: int, limit: int = ROW_LIMIT) -> Iterator[Placed]:
+    """Rows of JSON Lines, the first of which is line `number` of its file."""
+    while line := stream.readline(limit + 1):
+        if len(line) > limit and not line.endswith(b"\n"):
+            _skip_line(stream)
+            yield f":{number}", Refused(Reason.TOO_LARGE, f"the line has more than {limit} bytes")
+        elif not line.isspace():
+            yield f":{number}", _row_of_line(line)
+        number += 1
 
 
 def _skip_line(stream: BinaryIO) -> None:
@@ -59,7 +66,6 @@ def _row(value: Any) -> dict[str, Any] | Refused:
 
 
 def _is_lines(stream: BinaryIO, named_lines: bool) -> bool:
-    """Whether a file holds one object per line. An array, or an object spread over lines, is a document."""
     first = _next_line(stream)
     if first.startswith(b"[") or named_lines:
         return not first.startswith(b"[")

@@ -1,18 +1,18 @@
 """JSON text to values and back: `orjson` where its answer is the standard library's, which does the rest."""
 
 import json
-import re
 from typing import Any
 
 import orjson
 
-_LONG_NUMBER = re.compile(r"[0-9]{19}")  # orjson makes floats of integers beyond 64 bits
+_DIGITS = bytes.maketrans(b"123456789", b"000000000")
+_LONG_NUMBER = b"0" * 19  # orjson makes floats of integers beyond 64 bits
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
 def loads(text: str) -> Any:
     """The value of `text`, integers exact. Raises `ValueError` or `RecursionError` for what is not JSON."""
-    if _LONG_NUMBER.search(text) is None:
+    if _LONG_NUMBER not in text.encode("utf-8", "surrogatepass").translate(_DIGITS):
         try:
             return orjson.loads(text)
         except orjson.JSONDecodeError:

@@ -2,7 +2,7 @@
 
 import sys
 
-from warehouse.catalogue import VIEWS, View
+from warehouse.views import VIEWS, View
 
 INTRO = """\
 # The warehouse

@@ -1,5 +1,10 @@
-"""The files of a pool artifact, written row by row: `samples-*.parquet`, `rejects-00000.parquet`, `pool.parquet`."""
+"""The files of a shard, a run of rows of one source: `samples.parquet`, `rejects.parquet` and `shard.json`.
 
+A shard is a function of the bytes it was read from and knows no pool, so that versions of a pool share it. A pool is
+made of shards by hard links (`warehouse/pools.py`); where a row stands in a pool, the name of the file says.
+"""
+
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,37 +16,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from warehouse.block import Block
+from warehouse.facts import describe
 from warehouse.json_text import dumps
 from warehouse.records import Example, Messages, digest
 from warehouse.rejects import ROW_LIMIT, Reason, Refused, Reject, excerpt
+from warehouse.tables import REJECTS, SAMPLES
 
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-SAMPLES_SCHEMA = pa.schema(
-    [
-        ("pool", pa.string()),
-        ("row", pa.int64()),
-        ("sample_id", pa.string()),
-        ("prompt_id", pa.string()),
-        ("source", pa.string()),
-        ("messages", MESSAGES),
-        ("turns", pa.int32()),
-        ("chars", pa.int32()),
-        ("meta", pa.string()),
-    ]
-)
-REJECTS_SCHEMA = pa.schema([(name, pa.string()) for name in ("pool", "source", "location", "reason", "detail")])
-POOL_SCHEMA = pa.schema(
-    [
-        ("pool", pa.string()),
-        ("name", pa.string()),
-        ("n", pa.int64()),
-        ("sources", pa.list_(pa.struct([("source", pa.string()), ("rows", pa.int64())]))),
-        ("rows_in", pa.int64()),
-        ("rejected", pa.int64()),
-    ]
-)
-FILE_ROWS, GROUP_ROWS = 49_152, 8_192
+SAMPLES_FILE, REJECTS_FILE, SUMMARY_FILE = "samples.parquet", "rejects.parquet", "shard.json"
+GROUP_ROWS = 8_192
 GROUP_CHARS = 64 * 2**20  # a row group is closed early at this much text, so that memory stays bounded
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a row was read (`a.jsonl:12`, lines from 1; `a.parquet row 12`, from 0), and the id it has there."""
+
+    location: str
+    given_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +91,19 @@ def _surrogate(text: str) -> Refused | None:
     return None
 
 
-class PoolWriter:
-    """Streams rows and rejects into `out`. Close it (leave its `with` block) before reading what it wrote."""
+class ShardWriter:
+    """Streams rows and rejects into `out`. Close it (leave its `with` block) before reading what it wrote.
 
-    def __init__(self, out: Path, pool_key: str) -> None:
+    `licence` is that of the source, for rows that name none themselves.
+    """
+
+    def __init__(self, out: Path, licence: str | None = None) -> None:
         out.mkdir(parents=True, exist_ok=True)
-        self._out, self._key = out, pool_key
-        self._rows: list[Prepared] = []
+        self._out, self._licence = out, licence
+        self._rows: list[tuple[Prepared, Origin]] = []
         self._group_chars = 0
         self._rejects: list[Reject] = []
-        self._file: pq.ParquetWriter | None = None
-        self._files = self._rows_in_file = 0
-        self._rejects_file = _parquet(out / "rejects-00000.parquet", REJECTS_SCHEMA)
+        self._files: dict[str, pq.ParquetWriter] = {}
         self.kept = 0
         self.dropped: Counter[str] = Counter()
         self.sources: Counter[str] = Counter()
@@ -124,16 +117,15 @@ class PoolWriter:
         if kind is None:
             self._flush()
             self._flush_rejects()
-        self._rejects_file.close()
-        if self._file is not None:
-            self._file.close()
+        for file in self._files.values():
+            file.close()
 
     @property
     def rows_in(self) -> int:
         return self.kept + self.dropped.total()
 
-    def keep(self, row: Prepared) -> None:
-        self._rows.append(row)
+    def keep(self, row: Prepared, origin: Origin) -> None:
+        self._rows.append((row, origin))
         self._group_chars += row.chars + len(row.meta)
         self.kept += 1
         self.sources[row.example.source] += 1
@@ -146,50 +138,37 @@ class PoolWriter:
         if len(self._rejects) == GROUP_ROWS:
             self._flush_rejects()
 
-    def write_summary(self, name: str) -> None:
-        """`pool.parquet`: one row about the whole."""
-        sources = [{"source": source, "rows": rows} for source, rows in sorted(self.sources.items())]
-        row = {
-            "pool": self._key,
-            "name": name,
-            "n": self.kept,
-            "sources": sources,
+    def write_summary(self, notes: Sequence[str]) -> None:
+        """`shard.json`: the shard's funnel, its rows by source, and what was left out of rows that were kept."""
+        summary = {
             "rows_in": self.rows_in,
-            "rejected": self.dropped.total(),
+            "kept": self.kept,
+            "dropped": dict(sorted(self.dropped.items())),
+            "sources": dict(sorted(self.sources.items())),
+            "notes": list(notes),
         }
-        with _parquet(self._out / "pool.parquet", POOL_SCHEMA) as file:
-            file.write_table(pa.Table.from_pylist([row], schema=POOL_SCHEMA))
+        (self._out / SUMMARY_FILE).write_text(json.dumps(summary), encoding="utf-8")
 
     def _flush(self) -> None:
-        if not self._rows:
-            return
-        if self._file is None or self._rows_in_file >= FILE_ROWS:
-            self._next_file()
-        assert self._file is not None
-        self._file.write_table(_samples(self._rows, self._key, self.kept - len(self._rows)))
-        self._rows_in_file += len(self._rows)
-        self._rows, self._group_chars = [], 0
-
-    def _next_file(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file = _parquet(self._out / f"samples-{self._files:05}.parquet", SAMPLES_SCHEMA)
-        self._files, self._rows_in_file = self._files + 1, 0
+        if self._rows:
+            self._append(SAMPLES_FILE, _samples(self._rows, self._licence))
+            self._rows, self._group_chars = [], 0
 
     def _flush_rejects(self) -> None:
-        columns = {
-            "pool": [self._key] * len(self._rejects),
-            "source": [reject.source for reject in self._rejects],
-            "location": [reject.location for reject in self._rejects],
-            "reason": [str(reject.reason) for reject in self._rejects],
-            "detail": [reject.detail for reject in self._rejects],
-        }
-        self._rejects_file.write_table(pa.table(columns, schema=REJECTS_SCHEMA))
-        self._rejects = []
+        if self._rejects:
+            columns = {
+                "source": [reject.source for reject in self._rejects],
+                "location": [reject.location for reject in self._rejects],
+                "reason": [str(reject.reason) for reject in self._rejects],
+                "detail": [reject.detail for reject in self._rejects],
+            }
+            self._append(REJECTS_FILE, pa.table(columns, schema=REJECTS))
+            self._rejects = []
 
-
-def _parquet(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    return pq.ParquetWriter(path, schema, compression="zstd")
+    def _append(self, name: str, table: pa.Table) -> None:
+        if name not in self._files:
+            self._files[name] = pq.ParquetWriter(self._out / name, table.schema, compression="zstd")
+        self._files[name].write_table(table)
 
 
 def identify(example: Example) -> tuple[str, str]:
@@ -199,21 +178,20 @@ def identify(example: Example) -> tuple[str, str]:
     return digest(dumps(turns)), digest("\n".join(asked))
 
 
-def _samples(rows: Sequence[Prepared], key: str, first: int) -> pa.Table:
-    examples = [row.example for row in rows]
-    n, ids = len(rows), [identify(example) for example in examples]
+def _samples(rows: Sequence[tuple[Prepared, Origin]], licence: str | None) -> pa.Table:
+    examples = [row.example for row, _ in rows]
+    ids = [identify(example) for example in examples]
     columns = {
-        "pool": pa.repeat(key, n),
-        "row": pa.array(range(first, first + n), pa.int64()),
         "sample_id": [sample for sample, _ in ids],
         "prompt_id": [prompt for _, prompt in ids],
         "source": [example.source for example in examples],
+        "location": [origin.location for _, origin in rows],
+        "given_id": pa.array([origin.given_id for _, origin in rows], pa.string()),
         "messages": message_lists([example.messages for example in examples]),
-        "turns": pa.array([len(example.messages) for example in examples], pa.int32()),
-        "chars": pa.array([row.chars for row in rows], pa.int32()),
-        "meta": [row.meta for row in rows],
+        "meta": [row.meta for row, _ in rows],
     }
-    return pa.table(columns, schema=SAMPLES_SCHEMA)
+    facts = describe(Block(pa.table({name: columns[name] for name in ("messages", "source", "meta")})), licence)
+    return pa.table(columns | facts, schema=SAMPLES)
 
 
 def message_lists(conversations: Sequence[Messages], role: str = "role", content: str = "content") -> pa.ListArray:

@@ -1,10 +1,20 @@
-"""Pools: import of instruction data into the artifact that everything reads, and reading it back."""
+"""Pools: the artifact that everything reads, made of shards, and reading it back.
 
+A pool version holds `pool.parquet` (one row about the whole) and hard links to the files of its shards:
+`samples-<first row>.parquet` and `rejects-<shard>.parquet`. The name of a file says where its rows stand, so versions
+share what they have in common and a version needs nothing but its own folder.
+"""
+
+import errno
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +24,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from warehouse.errors import InputError
-from warehouse.formats import Interpreter, known_formats, recognise
-from warehouse.pool_writer import POOL_SCHEMA, REJECTS_SCHEMA, SAMPLES_SCHEMA, PoolWriter, Prepared, prepare
+from warehouse.formats import known_formats, recognise
+from warehouse.pool_writer import REJECTS_FILE, SAMPLES_FILE, SUMMARY_FILE
 from warehouse.readers import read
 from warehouse.records import Example, Message
-from warehouse.rejects import Reason, Refused, excerpt
-from warehouse.sources import Part, Source, locate
-
-__all__ = [
-    "POOL_SCHEMA", "REJECTS_SCHEMA", "SAMPLES_SCHEMA", "Funnel", "PoolReader", "ingest", "probe", "write_pool",
-]  # fmt: skip
+from warehouse.rejects import excerpt
+from warehouse.sources import POOL_FILE, Part, Source, locate
+from warehouse.tables import POOL, SAMPLES, ids_of
 
 PROBE_ROWS = 100
-PROGRESS_ROWS = 4096
-Progress = Callable[[int], None]
+NO_END = 2**62
+PART_ROWS = 131_072  # rows in memory at once where they are asked for in another order than the pool's
+BATCH_ROWS = 2048
+ROW_DIGITS = 12  # of the first row in a file's name: names sort as rows do
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,96 +81,77 @@ def _located(source: Source | str) -> Source:
     return locate(source) if isinstance(source, str) else source
 
 
-def ingest(
-    sources: Sequence[Source | str],
-    out: Path,
-    *,
-    pool_key: str,
-    name: str,
-    on_rows: Progress | None = None,
-) -> Funnel:
-    """Import `sources`, in order, into the pool artifact `out`: the same sources give the same rows in the same order.
-
-    `on_rows` is told the rows read so far, now and then. Every row that is not kept is a reject with its reason. Raises
-    `InputError` before anything is written where a source is missing, empty or of no known format, and at the end where
-    no row was kept; the caller throws `out` away then.
-    """
-    located = [_located(source) for source in sources]
-    _refuse_repeats(located)
-    for source in located:
-        probe(source)
-    notes: dict[str, None] = {}
-    with PoolWriter(out, pool_key) as writer:
-        for source in located:
-            rows = chain.from_iterable(_part_rows(part, notes) for part in source.parts)
-            for label, location, row in islice(rows, source.skip, source.stop):
-                _write(writer, label, location, row)
-                if on_rows and writer.rows_in % PROGRESS_ROWS == 0:
-                    on_rows(writer.rows_in)
-    return _finish(writer, name, notes, on_rows)
-
-
-def _refuse_repeats(sources: Sequence[Source]) -> None:
+def check_sources(sources: Sequence[Source]) -> None:
+    """Raise `InputError` where a source is missing, empty or of no known format, or where two name the same rows."""
     if not sources:
         raise InputError("no source of rows was given; name a file, a folder or a hub data set")
-    seen: set[Part] = set()
+    seen: dict[Part, list[range]] = {}
     for source in sources:
-        if repeated := seen & set(source.parts):
-            raise InputError(f"{source.text} holds {next(iter(repeated)).name}, which another source names already")
-        seen |= set(source.parts)
+        window = range(source.skip, source.stop if source.stop is not None else NO_END)
+        for part in source.parts:
+            if any(_meet(window, other) for other in seen.get(part, [])):
+                raise InputError(f"{source.text} holds {part.name}, which another source names already")
+        for part in source.parts:
+            seen.setdefault(part, []).append(window)
+        probe(source)
 
 
-def _part_rows(part: Part, notes: dict[str, None]) -> Iterator[tuple[str, str, Prepared | Refused]]:
-    """(label, location, row) of each row of one file."""
-    interpret = Interpreter(part.label)
-    for place, row in read(part, lambda note: notes.setdefault(f"{part.name}: {note}")):
-        yield part.label, part.name + place, _prepared(interpret, row)
-    notes |= {f"{part.name}: {note}": None for note in interpret.notes}
+def _meet(first: range, second: range) -> bool:
+    return first.start < second.stop and second.start < first.stop
 
 
-def _prepared(interpret: Interpreter, row: dict[str, Any] | Refused) -> Prepared | Refused:
-    if isinstance(row, Refused):
-        return row
-    example = interpret(row)
-    if isinstance(example, Refused):
-        return example
-    prepared = prepare(example)
-    if isinstance(prepared, Prepared) and interpret.repeats(row):
-        return Refused(Reason.DUPLICATE_ID, excerpt(str(example.meta.get("id", ""))))
-    return prepared
+def assemble(shards: Sequence[Path], out: Path, *, pool_key: str, name: str) -> Funnel:
+    """Make the pool artifact `out` of finished shards, in their order, by hard links (copies where there are none).
 
-
-def _write(writer: PoolWriter, label: str, location: str, row: Prepared | Refused) -> None:
-    if isinstance(row, Refused):
-        writer.reject(label, location, row)
-    else:
-        writer.keep(row)
-
-
-def _finish(writer: PoolWriter, name: str, notes: Iterable[str], on_rows: Progress | None) -> Funnel:
-    if not writer.kept:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in writer.dropped.most_common()) or "there were none"
-        raise InputError(f"{name}: none of {writer.rows_in} rows could be kept ({reasons})")
-    writer.write_summary(name)
-    if on_rows:
-        on_rows(writer.rows_in)
-    dropped = {str(reason): count for reason, count in sorted(writer.dropped.items())}
-    return Funnel(writer.rows_in, writer.kept, dropped, tuple(notes))
-
-
-def write_pool(
-    examples: Iterable[Example], out: Path, *, pool_key: str, name: str, on_rows: Progress | None = None
-) -> Funnel:
-    """Write `examples` (generated rows) as a pool artifact, under the same laws and rejects as imported ones.
-
-    Raises `InputError` at the end where no row was kept.
+    Raises `InputError` where no row was kept; the caller throws `out` away then.
     """
-    with PoolWriter(out, pool_key) as writer:
-        for row, example in enumerate(examples):
-            _write(writer, example.source, f"row {row}", prepare(example))
-            if on_rows and writer.rows_in % PROGRESS_ROWS == 0:
-                on_rows(writer.rows_in)
-    return _finish(writer, name, (), on_rows)
+    out.mkdir(parents=True, exist_ok=True)
+    rows_in = kept = 0
+    dropped, sources = Counter[str](), Counter[str]()
+    notes: dict[str, None] = {}
+    for place, shard in enumerate(shards):
+        summary = json.loads((shard / SUMMARY_FILE).read_text(encoding="utf-8"))
+        if summary["kept"]:
+            link(shard / SAMPLES_FILE, out / f"samples-{kept:0{ROW_DIGITS}}.parquet")
+        if summary["dropped"]:
+            link(shard / REJECTS_FILE, out / f"rejects-{place:06}.parquet")
+        rows_in, kept = rows_in + summary["rows_in"], kept + summary["kept"]
+        dropped.update(summary["dropped"])
+        sources.update(summary["sources"])
+        notes |= dict.fromkeys(summary["notes"])
+    if not kept:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common()) or "there were none"
+        raise InputError(f"{name}: none of {rows_in} rows could be kept ({reasons})")
+    row = {
+        "pool": pool_key,
+        "name": name,
+        "n": kept,
+        "sources": [{"source": source, "rows": rows} for source, rows in sorted(sources.items())],
+        "rows_in": rows_in,
+        "rejected": dropped.total(),
+        "made": datetime.now(UTC),
+    }
+    pq.write_table(pa.Table.from_pylist([row], schema=POOL), out / POOL_FILE, compression="zstd")
+    return Funnel(rows_in, kept, dict(sorted(dropped.items())), tuple(notes))
+
+
+def link(file: Path, name: Path) -> None:
+    """Give `file` the second name `name`, or copy it where the file system has no hard links."""
+    try:
+        os.link(file, name)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK):
+            raise
+        shutil.copyfile(file, name)
+
+
+@dataclass(frozen=True, slots=True)
+class RowFile:
+    """A file of consecutive rows of a pool: rows `first` to `first` + `n`."""
+
+    path: Path
+    first: int
+    n: int
 
 
 class PoolReader:
@@ -173,60 +163,104 @@ class PoolReader:
         if not self._paths:
             raise InputError(f"{folder} is no pool: it has no samples-*.parquet")
 
-    @cached_property
+    @property
     def n(self) -> int:
         return int(self._starts[-1])
 
     @cached_property
-    def _groups(self) -> list[tuple[Path, int, int]]:
-        """(file, row group in it, rows) of every row group, in row order."""
-        groups = []
-        for path in self._paths:
-            metadata = pq.read_metadata(path)
-            groups += [(path, i, metadata.row_group(i).num_rows) for i in range(metadata.num_row_groups)]
-        return groups
+    def files(self) -> list[RowFile]:
+        """The files of the pool, in row order."""
+        firsts = [int(path.stem.removeprefix("samples-")) for path in self._paths]
+        counts = np.diff([*firsts, firsts[-1] + pq.read_metadata(self._paths[-1]).num_rows])
+        return [RowFile(*file) for file in zip(self._paths, firsts, counts.tolist(), strict=True)]
+
+    @cached_property
+    def _groups(self) -> list[tuple[Path, int]]:
+        """(file, row group in it) of every row group, in row order."""
+        return [(path, group) for path in self._paths for group in range(pq.read_metadata(path).num_row_groups)]
 
     @cached_property
     def _starts(self) -> NDArray[np.int64]:
         """(groups + 1,): the first row of each row group, then n."""
-        return np.cumsum([0, *(rows for _, _, rows in self._groups)], dtype=np.int64)
+        metadata = [pq.read_metadata(path) for path in self._paths]
+        sizes = [found.row_group(group).num_rows for found in metadata for group in range(found.num_row_groups)]
+        return np.cumsum([0, *sizes], dtype=np.int64)
 
     def column(self, name: str) -> NDArray[Any]:
         """(n,) values of one column: numbers, or object strings. Raises `KeyError` for `messages` and unknown names."""
-        if name not in SAMPLES_SCHEMA.names or name == "messages":
-            raise KeyError(f"no flat column {name!r}; there are {', '.join(set(SAMPLES_SCHEMA.names) - {'messages'})}")
-        table = pa.concat_tables(pq.read_table(path, columns=[name]) for path in self._paths)
-        values: NDArray[Any] = table.column(name).to_numpy()
-        return values
+        return np.asarray(self._column(name).to_numpy())
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        if name not in SAMPLES.names or name == "messages":
+            raise KeyError(f"no flat column {name!r}; there are {', '.join(set(SAMPLES.names) - {'messages'})}")
+        tables = (pq.read_table(path, columns=[name], partitioning=None) for path in self._paths)
+        return pa.concat_tables(tables).column(name)
 
     def sample_ids(self) -> NDArray[np.bytes_]:
         """(n,) S32."""
-        return self.column("sample_id").astype("S32")
+        return self._ids("sample_id")
 
     def prompt_ids(self) -> NDArray[np.bytes_]:
         """(n,) S32."""
-        return self.column("prompt_id").astype("S32")
+        return self._ids("prompt_id")
+
+    def _ids(self, name: str) -> NDArray[np.bytes_]:
+        ids = np.empty(self.n, "S32")
+        for file in self.files:
+            values = pq.read_table(file.path, columns=[name], partitioning=None).column(name)
+            ids[file.first : file.first + file.n] = ids_of(values)
+        return ids
 
     def sources(self) -> NDArray[np.object_]:
-        """(n,) source labels."""
-        return self.column("source")
+        """(n,) source labels; equal labels are one object."""
+        codes, labels = self.source_codes()
+        return np.array(labels, np.object_)[codes]
 
-    def keys(self) -> NDArray[np.uint64]:
-        """(n,) first 64 bits of each `sample_id`: their order is the ids' lexicographic order."""
-        firsts = self.sample_ids().astype("S16").tobytes()
-        return np.frombuffer(bytes.fromhex(firsts.decode("ascii")), dtype=">u8").astype(np.uint64)
+    def source_codes(self) -> tuple[NDArray[np.int32], list[str]]:
+        """(n,) the number of each row's source among the labels, and the labels in order of appearance."""
+        encoded = self._column("source").combine_chunks().dictionary_encode()
+        return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
+
+    def keys(self, name: str = "sample_id") -> NDArray[np.uint64]:
+        """(n,) first 64 bits of each `sample_id` (or `prompt_id`): their order is the ids' lexicographic order."""
+        keys = np.empty(self.n, np.uint64)
+        for file in self.files:
+            values = pq.read_table(file.path, columns=[name], partitioning=None).column(name)
+            firsts = ids_of(values).astype("S16").tobytes()
+            keys[file.first : file.first + file.n] = np.frombuffer(bytes.fromhex(firsts.decode("ascii")), dtype=">u8")
+        return keys
 
     def examples(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Example]:
         """The examples in `rows`, in that order. Raises `IndexError` for a row that the pool does not have."""
-        wanted = np.asarray(rows, dtype=np.int64)
-        if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.n:
-            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a pool of {self.n}")
+        wanted = self._checked(rows)
         group_of = np.searchsorted(self._starts, wanted, side="right") - 1
         found: dict[int, Example] = {}
         for group in np.unique(group_of):
             inside = np.unique(wanted[group_of == group])
             found |= zip(inside.tolist(), self._read(int(group), inside - self._starts[group]), strict=True)
         return [found[row] for row in wanted.tolist()]
+
+    def take(self, rows: NDArray[np.int64], columns: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], pa.Table]]:
+        """(their row numbers, a table of `columns`) of ascending `rows`, a row group at a time."""
+        wanted = self._checked(rows)
+        group_of = np.searchsorted(self._starts, wanted, side="right") - 1
+        for group in np.unique(group_of):
+            inside = wanted[group_of == group]
+            yield inside, self._table(int(group), columns).take(inside - self._starts[group])
+
+    def in_order(self, rows: NDArray[np.int64], columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
+        """(place of the first, a table of `columns`) of `rows`, any order and each once, in parts of bounded size."""
+        for start in range(0, len(rows), PART_ROWS):
+            part = rows[start : start + PART_ROWS]
+            order = np.argsort(part, kind="stable")
+            tables = [table for _, table in self.take(part[order], columns)]
+            yield start, pa.concat_tables(tables).take(np.argsort(order, kind="stable"))
+
+    def _checked(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        wanted = np.asarray(rows, dtype=np.int64)
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < self.n:
+            raise IndexError(f"rows {wanted.min()} to {wanted.max()} of a pool of {self.n}")
+        return wanted
 
     def batches(self, size: int) -> Iterator[tuple[int, list[Example]]]:
         """(first row, its examples) of consecutive batches of `size` rows; memory is bounded by a row group."""
@@ -240,11 +274,21 @@ class PoolReader:
         if held:
             yield first, held
 
-    def _read(self, group: int, positions: NDArray[np.int64] | None = None) -> list[Example]:
-        path, index, _ = self._groups[group]
+    def _table(self, group: int, columns: Sequence[str]) -> pa.Table:
+        path, index = self._groups[group]
         with pq.ParquetFile(path) as file:
-            table = file.read_row_group(index, columns=["messages", "source", "meta"])
+            return file.read_row_group(index, columns=list(columns))
+
+    def _read(self, group: int, positions: NDArray[np.int64] | None = None) -> list[Example]:
+        table = self._table(group, ["messages", "source", "meta"])
         return list(map(_example, (table if positions is None else table.take(positions)).to_pylist()))
+
+
+def examples_of(path: Path) -> Iterator[Example]:
+    """The examples of one Parquet file with the columns `messages`, `source` and `meta`, in its order."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(BATCH_ROWS, columns=["messages", "source", "meta"]):
+            yield from map(_example, batch.to_pylist())
 
 
 def _example(row: Mapping[str, Any]) -> Example:

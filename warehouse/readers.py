@@ -1,7 +1,7 @@
 """Rows of a source, one at a time, each with its place; memory is bounded by a batch."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pyarrow as pa
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 2048
 BATCH_BYTES = 32 * 2**20
-POOL_BOOKKEEPING = {"pool", "row", "sample_id", "prompt_id", "turns", "chars"}  # made anew when a pool is read back
+# made anew when a pool is read back
+POOL_BOOKKEEPING = {"sample_id", "prompt_id", "location", "given_id", "turns", "chars", "language", "has_code",
+                    "has_math", "family"}  # fmt: skip
 
 
 def read(part: Part, note: Note) -> Iterator[Placed]:
@@ -45,9 +47,9 @@ def _rows(part: Part, note: Note) -> Iterator[Placed]:
             return _parquet_rows(part, note)
         case File(kind="csv" | "tsv"):
             delimiters = ("\t",) if part.kind == "tsv" else DELIMITERS
-            return csv_rows(_opener(part), part.name, delimiters)
+            return csv_rows(opener(part), part.name, delimiters)
         case File():
-            return json_rows(_opener(part), part.name, named_lines=part.kind == "jsonl")
+            return json_rows(opener(part), part.name, named_lines=part.kind == "jsonl")
         case SavedDataset():
             return _saved_rows(part, note)
         case HubDataset():
@@ -60,8 +62,11 @@ def _bytes(part: File) -> io.BufferedReader:
     return io.BufferedReader(pa.input_stream(str(part.path), compression=part.compression), 2**20)
 
 
-def _opener(part: File) -> Callable[[], BinaryIO]:
-    """Opens the file for bytes, decompressed, past a byte order mark. Reading damaged compression raises `OSError`."""
+def opener(part: File) -> Callable[[], BinaryIO]:
+    """What opens the file for bytes, decompressed, past a byte order mark.
+
+    Reading damaged compression raises `OSError`.
+    """
 
     def opened() -> BinaryIO:
         stream = _bytes(part)
@@ -75,11 +80,19 @@ def _opener(part: File) -> Callable[[], BinaryIO]:
     return opened
 
 
-def _parquet_rows(part: File, note: Note) -> Iterator[Placed]:
+def read_groups(part: File, groups: Sequence[int], row: int, note: Note) -> Iterator[Placed]:
+    """The rows of some row groups of a Parquet file, the first being row `row` of the file; errors as in `read`."""
+    try:
+        yield from _parquet_rows(part, note, groups, row)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(f"cannot read {part.path}: {error}") from error
+
+
+def _parquet_rows(part: File, note: Note, groups: Sequence[int] | None = None, position: int = 0) -> Iterator[Placed]:
     with pq.ParquetFile(part.path) as file:
         columns = _readable(file.schema_arrow, note)
-        position = 0
-        for batch in file.iter_batches(batch_size=_batch_rows(file.metadata), columns=columns):
+        size = _batch_rows(file.metadata)
+        for batch in file.iter_batches(batch_size=size, row_groups=groups, columns=columns):
             for row in _batch(batch):
                 yield f" row {position}", row
                 position += 1

@@ -22,7 +22,6 @@ class Reason(StrEnum):
     INVALID_UTF8 = "invalid_utf8"
     LONE_SURROGATE = "lone_surrogate"
     TOO_LARGE = "too_large"
-    DUPLICATE_ID = "duplicate_id"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,33 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
+from warehouse.leases import hold
 from warehouse.records import Spec
 from warehouse.store import write_atomically
-from warehouse.tables import SIGNALS
+from warehouse.tables import SIGNALS, ids_of
 
-Values = NDArray[Any] | csr_matrix
 Ids = NDArray[np.bytes_]
+Array = NDArray[Any] | csr_matrix
+IN_MEMORY_BYTES = 512 * 2**20  # values of more bytes are read block by block
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Values too large for memory, row for row: some of them are an array, read from the shards they lie in."""
+
+    shards: Sequence[Path]
+    starts: NDArray[np.int64]
+    places: NDArray[np.int64]
+    shape: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Array:
+        return _gather(self.shards, self.starts, self.places[rows])
+
+
+Values = Array | Gathered
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +55,13 @@ class SignalStore:
 
     def missing(self, spec: Spec, ids: Ids) -> NDArray[np.int64]:
         """Positions in `ids` (n,) S32 that still need measuring: the first place of each id that no shard holds."""
-        _, first = np.unique(ids, return_index=True)
-        first.sort()
-        return first[~np.isin(ids[first], self._known(spec))].astype(np.int64)
+        hold(self.home, spec.key)  # before looking, so that pruning beside it spares what is found
+        first = _Index(ids).firsts()
+        return first[_Index(self._known(spec)).find(ids[first]) < 0]
 
-    def append(self, spec: Spec, ids: Ids, values: Values, cost: Mapping[str, float] | None = None) -> None:
+    def append(
+        self, spec: Spec, ids: Ids, values: Array, cost: Mapping[str, float] | None = None
+    ) -> None:
         """Add one shard: `values` has one row per id; `cost` is what measuring it took (seconds, flops)."""
         folder = self._folder(spec)
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,26 +75,30 @@ class SignalStore:
     def read(self, spec: Spec, ids: Ids) -> Values:
         """The values of `ids`, row for row: (n,), (n, d) or sparse (n, d).
 
-        A single shard in the same order is memory-mapped. Raises `KeyError` where an id was never measured.
+        A single shard in the same order is memory-mapped; more than `IN_MEMORY_BYTES` are read by slices. Raises
+        `KeyError` where an id was never measured.
         """
         shards = self._shards(spec)
         if not shards:
             raise KeyError(f"signal {spec.name} ({spec.key[:12]}) was never measured")
         if len(shards) == 1 and np.array_equal(_shard_ids(shards[0]), ids):
             return _load(shards[0])
-        known = self._known(spec)
-        order = np.argsort(known, kind="stable")
-        place = np.minimum(np.searchsorted(known[order], ids), len(known) - 1)
-        found = order[place]
-        if absent := int((known[found] != ids).sum()):
+        places = _Index(self._known(spec)).find(ids)
+        if absent := int((places < 0).sum()):
             raise KeyError(f"signal {spec.name} ({spec.key[:12]}) lacks {absent} of {len(ids)} rows")
-        return _gather([_load(shard) for shard in shards], found)
+        counts = [pq.read_metadata(shard).num_rows for shard in shards]
+        starts = np.cumsum([0, *counts], dtype=np.int64)
+        first = _load(shards[0])
+        if len(ids) * _row_bytes(first) > IN_MEMORY_BYTES:
+            return Gathered(shards, starts, places, (len(ids), *first.shape[1:]))
+        return _gather(shards, starts, places)
 
     def cost(self, spec: Spec, ids: Ids) -> dict[str, float]:
         """What measuring `ids` took, by name, whenever it was: a shard counts by the share of its rows in `ids`."""
         total: dict[str, float] = {}
+        wanted = _Index(ids)
         for shard in self._shards(spec):
-            share = float(np.isin(_shard_ids(shard), ids).mean())
+            share = float((wanted.find(_shard_ids(shard)) >= 0).mean())
             for name, value in json.loads(shard.with_name(f"{shard.stem}.cost.json").read_text()).items():
                 total[name] = total.get(name, 0.0) + share * value
         return total
@@ -87,23 +114,61 @@ class SignalStore:
         return np.concatenate([_shard_ids(shard) for shard in shards]) if shards else np.zeros(0, "S32")
 
 
+class _Index:
+    """Ids (n,) S32, sorted as two words of 64 bits each, because sorting strings takes ten times as long."""
+
+    def __init__(self, ids: Ids) -> None:
+        high, low = _words(ids)
+        self._order = np.lexsort((low, high))
+        self._high, self._low = high[self._order], low[self._order]
+        same_high = self._high[1:] == self._high[:-1]
+        new = np.concatenate([[True], ~(same_high & (self._low[1:] == self._low[:-1]))])[: len(ids)]
+        self._starts = np.flatnonzero(new)  # of each distinct id
+        self._clash = bool((same_high & new[1:]).any())  # two ids that differ in their second half alone
+
+    def firsts(self) -> NDArray[np.int64]:
+        """The first place of each distinct id, ascending."""
+        return np.sort(self._order[self._starts])
+
+    def find(self, ids: Ids) -> NDArray[np.int64]:
+        """(m,) the first place of each of `ids` (m,); -1 where it is not there."""
+        high, low = _words(ids)
+        if not len(self._order):
+            return np.full(len(ids), -1, np.int64)
+        if self._clash:
+            places = dict(zip(_pairs(self._high, self._low)[::-1], self._order[::-1].tolist(), strict=True))
+            return np.array([places.get(pair, -1) for pair in _pairs(high, low)], np.int64)
+        at = np.minimum(np.searchsorted(self._high, high), len(self._high) - 1)
+        there = (self._high[at] == high) & (self._low[at] == low)
+        return np.where(there, self._order[at], -1)
+
+
+def _words(ids: Ids) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    halves = np.frombuffer(bytes.fromhex(ids.tobytes().decode("ascii")), ">u8").astype(np.uint64).reshape(-1, 2)
+    return halves[:, 0].copy(), halves[:, 1].copy()
+
+
+def _pairs(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> list[tuple[int, int]]:
+    return list(zip(high.tolist(), low.tolist(), strict=True))
+
+
 def as_ids(sample_ids: Sequence[str]) -> Ids:
     """Sample ids as an (n,) S32 array."""
     return np.asarray(sample_ids, dtype="S32")
 
 
 def _shard_ids(shard: Path) -> Ids:
-    return as_ids(pq.read_table(shard, columns=["sample_id"])["sample_id"].to_pylist())
+    return ids_of(pq.read_table(shard, columns=["sample_id"])["sample_id"])
 
 
-def _parts(values: Values) -> dict[str, NDArray[Any]]:
+def _parts(values: Array) -> dict[str, NDArray[Any]]:
     if isinstance(values, csr_matrix):
         shape = np.asarray(values.shape, np.int64)
         return {"data": values.data, "indices": values.indices, "indptr": values.indptr, "shape": shape}
     return {"dense": values}
 
 
-def _load(shard: Path) -> Values:
+def _load(shard: Path) -> Array:
     def part(name: str) -> NDArray[Any]:
         array: NDArray[Any] = np.load(shard.with_name(f"{shard.stem}.{name}.npy"), mmap_mode="r", allow_pickle=False)
         return array
@@ -113,17 +178,26 @@ def _load(shard: Path) -> Values:
     return csr_matrix((part("data"), part("indices"), part("indptr")), shape=tuple(part("shape")))
 
 
-def _gather(shards: list[Values], found: NDArray[np.int64]) -> Values:
-    sparse = [shard for shard in shards if isinstance(shard, csr_matrix)]
-    if sparse:
-        return csr_matrix(vstack(sparse, format="csr")[found])
-    dense = [np.asarray(shard) for shard in shards]
-    out = np.empty((len(found), *dense[0].shape[1:]), dense[0].dtype)
-    start = 0
-    for shard in dense:
-        inside = (found >= start) & (found < start + len(shard))
-        out[inside] = shard[found[inside] - start]
-        start += len(shard)
+def _row_bytes(values: Array) -> float:
+    """Bytes of a row in memory, on average."""
+    if isinstance(values, csr_matrix):
+        return float((values.data.nbytes + values.indices.nbytes) / max(values.shape[0], 1))
+    return float(values.nbytes / max(len(values), 1))
+
+
+def _gather(shards: Sequence[Path], starts: NDArray[np.int64], places: NDArray[np.int64]) -> Array:
+    """The values at `places`, counted over all shards; only shards that hold one of them are opened."""
+    shard_of = np.searchsorted(starts, places, side="right") - 1
+    used = np.unique(shard_of)
+    parts = [_load(shards[index])[places[shard_of == index] - starts[index]] for index in used]
+    order = np.argsort(np.argsort(shard_of, kind="stable"), kind="stable")
+    if any(isinstance(part, csr_matrix) for part in parts):
+        return csr_matrix(vstack(parts, format="csr")[order])
+    if not parts:
+        return np.asarray(_load(shards[0])[:0])
+    out = np.empty((len(places), *parts[0].shape[1:]), parts[0].dtype)
+    for index, part in zip(used, parts, strict=True):
+        out[shard_of == index] = part
     return out
 
 
@@ -133,7 +207,7 @@ def _npy(array: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _ids_table(spec: Spec, shard: str, ids: Ids, values: Values) -> bytes:
+def _ids_table(spec: Spec, shard: str, ids: Ids, values: Array) -> bytes:
     n = len(ids)
     scalar = isinstance(values, np.ndarray) and values.ndim == 1
     table = pa.table(

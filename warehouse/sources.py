@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from warehouse.errors import InputError
+from warehouse.records import digest
 
 KINDS = {
     ".json": "json", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "tsv",
@@ -183,25 +184,17 @@ def choose_split(name: str, splits: Sequence[str], wanted: str | None) -> str:
     raise InputError(f"{name}: {asked}; splits found: {found}. Name one, as in {name}:{example}")
 
 
-def fingerprint(source: Source | str) -> str:
-    """Content key of a source, 32 hexadecimal digits: labels and bytes, no path and no time.
+def content(part: Part) -> str:
+    """Content key of a part, 32 hexadecimal digits: bytes, no path and no time.
 
-    Of a hub data set: its name, configuration, split and the commit that the revision stands for; offline, where the
-    commit cannot be asked for, the revision as given.
+    Of a hub data set: its configuration, split and the commit that the revision stands for; offline, where the commit
+    cannot be asked for, the revision as given.
     """
-    source = locate(source) if isinstance(source, str) else source
-    whole = hashlib.sha256()
-    for part in source.parts:
-        whole.update(f"{part.label}\0{_content(part)}\0".encode("utf-8", "surrogateescape"))
-    return whole.hexdigest()[:32]
-
-
-def _content(part: Part) -> str:
     if isinstance(part, File):
-        return f"{part.name}\0{_hash(part.path)}"
+        return _hash(part.path)[:32]
     if isinstance(part, SavedDataset):
-        return "\0".join(f"{path.name}\0{_hash(path)}" for path in sorted(part.folder.glob("*.arrow")))
-    return f"{part.config}\0{part.split}\0{_commit(part)}"
+        return digest("\n".join(f"{path.name} {_hash(path)}" for path in sorted(part.folder.glob("*.arrow"))))
+    return digest(f"{part.config}\n{part.split}\n{_commit(part)}")
 
 
 def _hash(path: Path) -> str:

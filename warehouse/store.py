@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from warehouse.errors import InputError
+from warehouse.leases import hold
 from warehouse.records import canonical, digest
 
 MANIFEST = "manifest.json"
-HASH_ON_HIT_BYTES = 64 * 2**20  # larger files are checked by size on a hit, by hash in `winnow cache ls --verify`
+# of an artifact, smallest files first; the rest is checked by size on a hit, by hash in `winnow cache ls --verify`
+HASH_ON_HIT_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +75,13 @@ class Artifact:
         return str(self.manifest["key"])
 
     def faults(self, *, hash_up_to: float = HASH_ON_HIT_BYTES) -> list[str]:
-        """What is missing or differs from the manifest; files of up to `hash_up_to` bytes are hashed, others sized."""
-        return [
-            f"{name}: {fault}"
-            for name, entry in self.manifest["files"].items()
-            if (fault := _fault(self.folder / name, entry, hash_up_to))
-        ]
+        """What is missing or differs from the manifest; `hash_up_to` bytes are hashed, all other files sized."""
+        found = []
+        for name, entry in sorted(self.manifest["files"].items(), key=lambda item: int(item[1]["bytes"])):
+            hash_up_to -= entry["bytes"]
+            if fault := _fault(self.folder / name, entry, hashed=hash_up_to >= 0):
+                found.append(f"{name}: {fault}")
+        return found
 
 
 @dataclass(slots=True)
@@ -118,13 +121,15 @@ class Store:
 
     def find(self, work: Work) -> Artifact | None:
         """The finished result of `work`, verified against its manifest; None where it is missing or damaged."""
+        hold(self.home, work.key)  # first: what is found from here on is not pruned while this process lives
         artifact = load_artifact(self.folder(work.stage, work.key))
         return artifact if artifact is not None and not artifact.faults() else None
 
     @contextlib.contextmanager
     def write(self, work: Work) -> Iterator[Draft]:
         """A draft that becomes the artifact of `work` when the block ends well, and leaves nothing when it does not."""
-        folder = self._scratch()
+        hold(self.home, work.key)
+        folder = self.scratch()
         started = time.monotonic()
         try:
             draft = Draft(folder)
@@ -142,6 +147,14 @@ class Store:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def receive(self, folder: Path, manifest: Mapping[str, Any]) -> None:
+        """Make `folder` (from `scratch`), whose files are known to be as `manifest` says, the artifact it describes."""
+        hold(self.home, manifest["key"])
+        for name in manifest["files"]:
+            _fsync(folder / name)
+        _close(folder, manifest)
+        self._publish(folder, self.folder(manifest["stage"], manifest["key"]))
+
     def artifacts(self) -> Iterator[Artifact]:
         """Every artifact that has a manifest, by stage and key."""
         for manifest in sorted((self.home / "artifacts").glob(f"*/*/{MANIFEST}")):
@@ -149,15 +162,8 @@ class Store:
             if artifact is not None:
                 yield artifact
 
-    def remove(self, artifact: Artifact) -> int:
-        """Delete one artifact, all at once as seen by others; the bytes it held."""
-        held = sum(entry["bytes"] for entry in artifact.manifest["files"].values())
-        grave = self._scratch()
-        os.replace(artifact.folder, grave / "gone")
-        shutil.rmtree(grave)
-        return int(held)
-
-    def _scratch(self) -> Path:
+    def scratch(self) -> Path:
+        """A new folder of this process's own; the next process that opens the home removes it once this one is dead."""
         folder = self.home / "tmp" / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
         folder.mkdir(parents=True)
         return folder
@@ -174,7 +180,7 @@ class Store:
                 if other is not None and not other.faults():
                     return  # another run finished first: its copy is the same by construction
                 with contextlib.suppress(FileNotFoundError):
-                    os.rename(final, self._scratch() / "damaged")
+                    os.rename(final, self.scratch() / "damaged")
             else:
                 _fsync(final.parent)
                 return
@@ -226,18 +232,22 @@ def _seal(folder: Path, work: Work, facts: Mapping[str, Any], seconds: float) ->
         "facts": facts,
         "files": files,
     }
+    _close(folder, manifest)
+
+
+def _close(folder: Path, manifest: Mapping[str, Any]) -> None:
     write_atomically(folder / MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False).encode())
     _fsync(folder)
 
 
-def _fault(path: Path, entry: Mapping[str, Any], hash_up_to: float) -> str:
+def _fault(path: Path, entry: Mapping[str, Any], hashed: bool) -> str:
     try:
         size = path.stat().st_size
     except OSError:
         return "missing"
     if size != entry["bytes"]:
         return f"{size} bytes, expected {entry['bytes']}"
-    if size <= hash_up_to and sha256_file(path) != entry["sha256"]:
+    if hashed and sha256_file(path) != entry["sha256"]:
         return "its content differs from what was written"
     return ""
 

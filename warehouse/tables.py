@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 STRING, INT, FLOAT, BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 TIME = pa.timestamp("us", tz="UTC")
@@ -15,15 +18,42 @@ def _schema(**columns: pa.DataType) -> pa.Schema:
     return pa.schema(list(columns.items()))
 
 
+MESSAGES = pa.list_(pa.struct([("role", STRING), ("content", STRING)]))
+# of a file of samples; its rows stand in a pool where the file's name says
+SAMPLES = _schema(
+    sample_id=STRING, prompt_id=STRING, source=STRING, location=STRING, given_id=STRING, messages=MESSAGES,
+    turns=pa.int32(), chars=pa.int32(), language=STRING, has_code=BOOL, has_math=BOOL, family=STRING, licence=STRING,
+    meta=STRING,
+)  # fmt: skip
+REJECTS = _schema(source=STRING, location=STRING, reason=STRING, detail=STRING)
+POOL = _schema(
+    pool=STRING, name=STRING, n=INT, sources=pa.list_(pa.struct([("source", STRING), ("rows", INT)])), rows_in=INT,
+    rejected=INT, made=TIME,
+)  # fmt: skip
 SIGNALS = _schema(signal=STRING, spec=STRING, shard=STRING, position=INT, sample_id=STRING, value=FLOAT)
 SELECTION = _schema(
     selection=STRING, pool=STRING, method=STRING, spec=STRING, params=STRING, budget=INT, seed=INT, rows=INT,
     direction=STRING, cutoff=FLOAT, diagnostics=STRING,
 )  # fmt: skip
 SELECTED = _schema(
-    selection=STRING, pool=STRING, row=INT, sample_id=STRING, rank=INT, score=FLOAT, weight=FLOAT, reason=STRING
-)
-EXCLUDED = _schema(pool=STRING, row=INT, sample_id=STRING, reason=STRING, other_row=INT)
+    selection=STRING, pool=STRING, row=INT, sample_id=STRING, rank=INT, score=FLOAT, weight=FLOAT, reason=STRING,
+    source=STRING, messages=MESSAGES, turns=pa.int32(), chars=pa.int32(), language=STRING, has_code=BOOL,
+    has_math=BOOL, family=STRING, licence=STRING, meta=STRING,
+)  # fmt: skip
+DROPS = _schema(
+    cleaning=STRING, pool=STRING, row=INT, sample_id=STRING, source=STRING, filter=STRING, reason=STRING,
+    detail=STRING, other_pool=STRING, other_row=INT, value=FLOAT,
+)  # fmt: skip
+FILTERS = _schema(
+    cleaning=STRING, pool=STRING, step=INT, filter=STRING, params=STRING, action=STRING, source=STRING, rows_in=INT,
+    found=INT, rows_out=INT,
+)  # fmt: skip
+NEIGHBOURS = _schema(
+    cleaning=STRING, pool=STRING, set=STRING, rank=INT, row=INT, sample_id=STRING, other_pool=STRING, other_row=INT,
+    value=FLOAT,
+)  # fmt: skip
+TOKENS = _schema(tokens=pa.int32())
+DESCRIBE = _schema(description=STRING, pool=STRING, tokenizer=STRING, model=STRING, rows=INT, tokens=INT)
 GENERATIONS = _schema(
     generation=STRING, row=INT, sample_id=STRING, synthesizer=STRING, params=STRING, seed=INT, source=STRING,
     meta=STRING,
@@ -59,6 +89,13 @@ STAGE = _schema(
     run=STRING, name=STRING, stage=STRING, key=STRING, computed=BOOL, started=TIME, seconds=FLOAT, rows_in=INT,
     rows_out=INT, dropped=STRING,
 )  # fmt: skip
+
+
+def ids_of(values: pa.ChunkedArray) -> NDArray[np.bytes_]:
+    """(n,) S32 of a column of ids, without a Python object for each."""
+    fixed = pc.cast(pc.cast(values, pa.binary()), pa.binary(32)).combine_chunks()
+    whole = fixed if isinstance(fixed, pa.Array) else pa.concat_arrays(fixed.chunks)
+    return np.frombuffer(whole.buffers()[1] or b"", "S32", len(whole), 32 * whole.offset)
 
 
 def write_rows(path: Path, schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -146,7 +146,7 @@ def _excluded(book: Book) -> tuple[tuple[Excluded, ...], int]:
 
 
 def _examples(book: Book, artifact: Artifact) -> tuple[list[Excluded], int]:
-    table = pq.read_table(artifact.folder / "excluded.parquet")
+    table = pq.read_table(artifact.folder / "drops.parquet")
     rows = table.slice(0, EXAMPLES).to_pylist()
     texts = _prompts(book, str(artifact.manifest["inputs"].get("pool")), [row["row"] for row in rows])
     shown = [

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pool_files import write_pool
 
-from warehouse.pools import PoolReader, write_pool
+from flows.choose import SAMPLE_COLUMNS
+from warehouse.pools import PoolReader
 from warehouse.records import Example, Message
 from warehouse.runs import RunLog, StageRecord
 from warehouse.store import Artifact, Store, Work
 from warehouse.tables import (
     CHECKPOINT,
+    DROPS,
     EVAL_ITEMS,
     EVALUATION,
-    EXCLUDED,
     LOSSES,
     RESULTS,
     SELECTED,
@@ -152,7 +154,7 @@ def selected(
         diagnostics["pool_scores"] = {"edges": edges.tolist(), "counts": counts.tolist()}
     inputs = {"pool": pool.key} | ({"target": target.key} if target else {})
     work = Work("select", 1, {"method": method, "budget": budget}, inputs, seed=seed)
-    ids = reader.sample_ids()
+    (samples,) = (table for _, table in reader.in_order(order, SAMPLE_COLUMNS))
     summary = {
         "selection": work.key,
         "pool": pool.key,
@@ -171,13 +173,13 @@ def selected(
             "selection": work.key,
             "pool": pool.key,
             "row": int(row),
-            "sample_id": ids[row].decode(),
             "rank": rank,
             "score": float(taste[row]) if scored else 0.0,
             "weight": 1.0,
             "reason": reason(method, rank),
+            **sample,
         }
-        for rank, row in enumerate(order, 1)
+        for rank, (row, sample) in enumerate(zip(order, samples.to_pylist(), strict=True), 1)
     ]
     counts_ = (reader.n, len(order))
     title = f"select {method} {budget} seed {seed}"
@@ -372,7 +374,8 @@ def exclude(maker: HomeMaker, pool: Artifact, target: Artifact) -> Artifact:
     n = PoolReader(pool.folder).n
     work = Work("overlap", 1, inputs={"pool": pool.key, "target": target.key})
     out = [
-        {"pool": pool.key, "row": n - 1 - i, "sample_id": "x", "reason": "same_prompt_as_target", "other_row": i}
+        {"cleaning": work.key, "pool": pool.key, "row": n - 1 - i, "sample_id": "x", "filter": "overlap",
+         "reason": "same_prompt_as_target", "other_pool": target.key, "other_row": i}
         for i in range(3)
-    ]
-    return maker.stage("overlap", work, {"excluded": (EXCLUDED, out)}, (n, n - 3), {"same_prompt_as_target": 3}, 0.2)
+    ]  # fmt: skip
+    return maker.stage("overlap", work, {"drops": (DROPS, out)}, (n, n - 3), {"overlap": 3}, 0.2)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from pool_files import write_pool
 
 from warehouse import catalogue, page
 from warehouse.catalogue import VIEWS, ensure, query
 from warehouse.errors import InputError
-from warehouse.pools import write_pool
 from warehouse.records import Example, Message
 from warehouse.store import Store, Work
 

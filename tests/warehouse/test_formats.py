@@ -206,13 +206,11 @@ def test_a_row_names_its_source_or_takes_the_files(columns: dict[str, Any], sour
     assert example({"prompt": "a", "completion": "b", **columns}).source == source
 
 
-def test_an_id_seen_before_is_a_repeat_only_where_it_is_one_value() -> None:
+def test_an_id_is_one_value_as_text() -> None:
     interpreter = Interpreter("label")
-    ids = [1, "1", 1, "x", "x", None, None, "", "", ["a"], ["a"], 1]
-    assert [interpreter.repeats({"ID": value}) for value in ids] == [
-        False, False, True, False, True, False, False, False, False, False, False, True,
-    ]  # fmt: skip
-    assert not interpreter.repeats({"other": 1})
+    ids = [1, "1", "x", None, "", ["a"], 1.5]
+    assert [interpreter.identity({"ID": value}) for value in ids] == ["1", "1", "x", None, None, None, None]
+    assert interpreter.identity({"other": 1}) is None
 
 
 def test_an_error_can_list_every_format() -> None:

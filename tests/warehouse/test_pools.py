@@ -2,7 +2,7 @@
 
 import json
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pool_files import ingest, write_pool
 
-from warehouse import pool_writer
+from warehouse import pool_writer, pools
 from warehouse.errors import InputError
 from warehouse.pool_writer import Prepared, identify, prepare
-from warehouse.pools import POOL_SCHEMA, REJECTS_SCHEMA, SAMPLES_SCHEMA, Funnel, PoolReader, ingest, probe, write_pool
+from warehouse.pools import Funnel, PoolReader, probe
 from warehouse.records import ROLES, Example, Message
 from warehouse.rejects import Reason, Refused
 from warehouse.sources import locate
+from warehouse.tables import POOL, REJECTS, SAMPLES
 
 GOOD = {"instruction": "ask", "output": "reply"}
 QUIET = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30)
@@ -31,12 +33,12 @@ def lines(path: Path, *rows: dict[str, Any] | bytes) -> Path:
     return path
 
 
-def pool(out: Path, *sources: Path, on_rows: Callable[[int], None] | None = None) -> Funnel:
-    return ingest([str(source) for source in sources], out, pool_key="k", name="p", on_rows=on_rows)
+def pool(out: Path, *sources: Path) -> Funnel:
+    return ingest([str(source) for source in sources], out)
 
 
 def rejects(out: Path) -> list[tuple[str, str, str]]:
-    rows = pq.read_table(out / "rejects-00000.parquet").to_pylist()
+    rows = [row for path in sorted(out.glob("rejects-*.parquet")) for row in pq.read_table(path).to_pylist()]
     return [(row["source"], row["location"], row["reason"]) for row in rows]
 
 
@@ -59,26 +61,25 @@ def test_every_bad_row_is_a_counted_reject_with_its_place(tmp_path: Path) -> Non
         {"messages": [{"role": "witch", "content": "m"}]},
         b'{"instruction": "\xff", "output": "x"}\n',
         b'{"instruction": "' + b"x" * 9_000_000 + b'", "output": "y"}\n',
-        GOOD | {"id": 1},
         b'{"instruction": "\\ud800", "output": "y"}\n',
         b'{"instruction": "a", "output": "y", "tag": "\\ud800"}\n',
         {"messages": [{"role": "user", "content": "m"}, {"role": "assistant", "content": "", "tool_calls": [1]}]},
         GOOD | {"output": {"a": 1}},
         GOOD | {"output": ""} | {"id": 2},
-        GOOD | {"id": 2},  # the first row of this id was not kept
+        GOOD | {"id": 2},
     )
     funnel = pool(tmp_path / "out", path)
     assert funnel == Funnel(
-        19, 3,
+        18, 3,
         {
             "malformed": 1, "unknown_columns": 1, "no_assistant_turn": 1, "no_user_turn": 2, "empty_reply": 2,
-            "null_content": 1, "unknown_role": 1, "invalid_utf8": 1, "too_large": 1, "duplicate_id": 1,
+            "null_content": 1, "unknown_role": 1, "invalid_utf8": 1, "too_large": 1,
             "lone_surrogate": 2, "tool_calls": 1, "not_text": 1,
         },
     )  # fmt: skip
     assert set(funnel.dropped) == set(Reason)  # the closed list, whole
     places = rejects(tmp_path / "out")
-    assert [place for _, place, _ in places] == [f"mix.jsonl:{n}" for n in [*range(3, 19)]]
+    assert [place for _, place, _ in places] == [f"mix.jsonl:{n}" for n in [*range(3, 18)]]
     assert {source for source, _, _ in places} == {"mix"}
 
 
@@ -87,21 +88,32 @@ def test_a_funnel_cannot_leak() -> None:
         Funnel(3, 1, {"malformed": 1})
 
 
-def test_the_artifact_has_typed_tables_also_where_nothing_was_rejected(tmp_path: Path) -> None:
-    pool(tmp_path / "out", lines(tmp_path / "b.jsonl", GOOD | {"source": "s"}, GOOD), lines(tmp_path / "a.jsonl", GOOD))
+def test_the_artifact_has_typed_tables(tmp_path: Path) -> None:
+    bad = GOOD | {"output": ""}
+    paths = (
+        lines(tmp_path / "b.jsonl", GOOD | {"source": "s"}, GOOD),
+        lines(tmp_path / "a.jsonl", bad, GOOD | {"id": 7}),
+    )
+    pool(tmp_path / "out", *paths)
     schemas = {
-        "samples-00000.parquet": SAMPLES_SCHEMA, "rejects-00000.parquet": REJECTS_SCHEMA, "pool.parquet": POOL_SCHEMA,
+        "samples-000000000000.parquet": SAMPLES, "samples-000000000002.parquet": SAMPLES,
+        "rejects-000001.parquet": REJECTS, "pool.parquet": POOL,
     }  # fmt: skip
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(schemas)
     assert all(pq.read_schema(tmp_path / "out" / name).equals(schema) for name, schema in schemas.items())
-    assert pq.read_table(tmp_path / "out" / "pool.parquet").to_pylist() == [
-        {
-            "pool": "k", "name": "p", "n": 3, "rows_in": 3, "rejected": 0,
-            "sources": [{"source": "a", "rows": 1}, {"source": "b", "rows": 1}, {"source": "s", "rows": 1}],
-        }
-    ]  # fmt: skip
-    row = pq.read_table(tmp_path / "out" / "samples-00000.parquet").to_pylist()[0]
-    assert (row["pool"], row["row"], row["source"], row["turns"], row["chars"]) == ("k", 0, "s", 2, 8)
+    (row,) = pq.read_table(tmp_path / "out" / "pool.parquet").to_pylist()
+    assert {name: value for name, value in row.items() if name != "made"} == {
+        "pool": "k", "name": "p", "n": 3, "rows_in": 4, "rejected": 1,
+        "sources": [{"source": "a", "rows": 1}, {"source": "b", "rows": 1}, {"source": "s", "rows": 1}],
+    }  # fmt: skip
+    row = pq.read_table(tmp_path / "out" / "samples-000000000002.parquet").to_pylist()[0]
+    assert (row["source"], row["turns"], row["chars"], row["location"], row["given_id"]) == (
+        "a",
+        2,
+        8,
+        "a.jsonl:2",
+        "7",
+    )
 
 
 @QUIET
@@ -110,9 +122,9 @@ def test_rows_in_are_rows_out_and_rejects_and_kept_rows_are_unchanged(tmp_path: 
     kept = [example for example in examples if isinstance(prepare(example), Prepared)]
     if not kept:
         with pytest.raises(InputError, match=f"none of {len(examples)} rows could be kept"):
-            write_pool(examples, tmp_path / "out", pool_key="k", name="p")
+            write_pool(examples, tmp_path / "out")
         return
-    funnel = write_pool(examples, tmp_path / "out", pool_key="k", name="p")
+    funnel = write_pool(examples, tmp_path / "out")
     assert funnel.rows_in == len(examples) == funnel.rows_out + sum(funnel.dropped.values())
     reader = PoolReader(tmp_path / "out")
     assert reader.examples(range(reader.n)) == kept
@@ -156,7 +168,7 @@ def test_generated_rows_obey_the_same_laws(example: Example, reason: Reason) -> 
 
 def test_meta_comes_back_as_it_was(tmp_path: Path) -> None:
     meta = {"n": 2**70, "words": "né\n\u2028", "nested": {"list": [1, None, True, 0.1]}}
-    write_pool([example_of("a", **meta)], tmp_path / "out", pool_key="k", name="p")
+    write_pool([example_of("a", **meta)], tmp_path / "out")
     assert PoolReader(tmp_path / "out").examples([0])[0].meta == meta
 
 
@@ -166,7 +178,7 @@ def test_the_same_sources_give_the_same_pool_in_their_order(tmp_path: Path) -> N
     pool(tmp_path / "one", first, second)
     pool(tmp_path / "two", first, second)
     assert asked(PoolReader(tmp_path / "one")) == [f"{name}{i}" for name in "za" for i in range(5)]
-    for name in ["samples-00000.parquet", "rejects-00000.parquet", "pool.parquet"]:
+    for name in ["samples-000000000000.parquet", "samples-000000000005.parquet"]:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
@@ -176,14 +188,8 @@ def test_skip_and_limit_take_a_window_of_each_source(tmp_path: Path) -> None:
         lines(tmp_path / "folder" / f"{name}.jsonl", *({"prompt": f"{name}{i}", "completion": "r"} for i in range(2)))
     last = lines(tmp_path / "c.jsonl", *({"prompt": f"c{i}", "completion": "r"} for i in range(9)))
     windows = [replace(locate(str(tmp_path / "folder")), skip=1), replace(locate(str(last)), skip=2, limit=3)]
-    assert ingest(windows, tmp_path / "out", pool_key="k", name="p").rows_in == 6
+    assert ingest(windows, tmp_path / "out").rows_in == 6
     assert asked(PoolReader(tmp_path / "out")) == ["a1", "b0", "b1", "c2", "c3", "c4"]
-
-
-def test_progress_ends_with_all_rows(tmp_path: Path) -> None:
-    seen: list[int] = []
-    pool(tmp_path / "out", lines(tmp_path / "a.jsonl", *[GOOD] * 9000), on_rows=seen.append)
-    assert seen == [4096, 8192, 9000]
 
 
 def refusal(tmp_path: Path, *sources: Path) -> str:
@@ -210,7 +216,7 @@ def test_what_can_be_known_before_work_starts_is_said_before_anything_is_written
         assert message in refusal(tmp_path, good, path)
         assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="no source"):
-        ingest([], tmp_path / "out", pool_key="k", name="p")
+        ingest([], tmp_path / "out")
 
 
 def test_an_empty_file_beside_others_in_a_folder_is_no_error(tmp_path: Path) -> None:
@@ -241,27 +247,30 @@ def test_a_pool_can_be_imported_again(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PoolReader:
     monkeypatch.setattr(pool_writer, "GROUP_ROWS", 4)
-    monkeypatch.setattr(pool_writer, "FILE_ROWS", 8)
-
-
-@pytest.fixture
-def reader(tmp_path: Path, small_groups: None) -> PoolReader:
-    write_pool((example_of(f"q{i}", n=i) for i in range(30)), tmp_path / "out", pool_key="k", name="p")
+    write_pool((example_of(f"q{i}", n=i) for i in range(30)), tmp_path / "out", size=8)
     return PoolReader(tmp_path / "out")
 
 
-def test_files_and_row_groups_have_their_sizes(tmp_path: Path, reader: PoolReader) -> None:
-    paths = sorted((tmp_path / "out").glob("samples-*.parquet"))
-    sizes = [[group(path, i) for i in range(pq.read_metadata(path).num_row_groups)] for path in paths]
+def test_files_and_row_groups_have_their_sizes(reader: PoolReader) -> None:
+    sizes = [[group(file.path, i) for i in range(pq.read_metadata(file.path).num_row_groups)] for file in reader.files]
     assert sizes == [[4, 4], [4, 4], [4, 4], [4, 2]]
+    assert [(file.first, file.n) for file in reader.files] == [(0, 8), (8, 8), (16, 8), (24, 6)]
     assert reader.n == 30
-    assert reader.column("row").tolist() == list(range(30))
 
 
 def group(path: Path, index: int) -> int:
     return int(pq.read_metadata(path).row_group(index).num_rows)
+
+
+@pytest.mark.parametrize("part", [1, 7, 100])
+def test_rows_come_in_any_order_in_parts(reader: PoolReader, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
+    monkeypatch.setattr(pools, "PART_ROWS", part)
+    rows = np.random.default_rng(0).permutation(30)[:20]
+    parts = list(reader.in_order(rows, ["location"]))
+    assert [start for start, _ in parts] == list(range(0, 20, part))
+    assert [name for _, table in parts for name in table["location"].to_pylist()] == [f"row {row}" for row in rows]
 
 
 @pytest.mark.parametrize("rows", [[], [0], [29, 0, 13, 13, 7], range(30), np.array([5, 4], np.int64)])
@@ -305,8 +314,8 @@ def test_a_folder_that_is_no_pool_says_so(tmp_path: Path) -> None:
 
 def test_much_text_closes_a_row_group_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_writer, "GROUP_CHARS", 100)
-    write_pool((example_of("x" * 60) for _ in range(4)), tmp_path / "out", pool_key="k", name="p")
-    assert pq.read_metadata(tmp_path / "out" / "samples-00000.parquet").num_row_groups == 2
+    write_pool((example_of("x" * 60) for _ in range(4)), tmp_path / "out")
+    assert pq.read_metadata(tmp_path / "out" / "samples-000000000000.parquet").num_row_groups == 2
 
 
 def test_memory_does_not_grow_with_giant_rows(tmp_path: Path) -> None:

@@ -155,15 +155,6 @@ def test_a_home_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
         Store.open(tmp_path / "file" / "home")
 
 
-def test_remove_frees_what_it_says(store: Store) -> None:
-    fill(store, WORK)
-    artifact = store.find(WORK)
-    assert artifact is not None
-    assert store.remove(artifact) == 4
-    assert store.find(WORK) is None
-    assert leftovers(store) == []
-
-
 def test_manifest_names_every_file_and_part(store: Store) -> None:
     fill(store, WORK)
     manifest = json.loads((store.folder(WORK.stage, WORK.key) / "manifest.json").read_text())

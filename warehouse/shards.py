@@ -1,0 +1,210 @@
+"""How sources are cut into pieces, and how a piece becomes a shard.
+
+A piece is known by its content, so a source that grew is read anew only where it grew: a file of JSON lines is cut
+every 16 MiB at the end of a line, a Parquet file at its row groups; all else (CSV, JSON documents, hub data sets, and
+windows that `skip` and `limit` cut out of a source) is one piece that is read in order. Shards are made one by one, in
+any process and any order; a killed import goes on with those that are missing.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from warehouse.errors import InputError
+from warehouse.formats import Interpreter
+from warehouse.json_rows import holds_lines, line_rows
+from warehouse.pool_writer import Origin, Prepared, ShardWriter, prepare
+from warehouse.readers import opener, read, read_groups
+from warehouse.records import digest
+from warehouse.rejects import Refused
+from warehouse.sources import File, Part, Source, content
+
+PIECE_BYTES = 16 * 2**20
+PIECE_ROWS = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """`size` bytes of JSON lines from `offset` on, the first of them line `line`; `text` where they were compressed."""
+
+    part: File
+    content: str
+    offset: int
+    size: int
+    line: int
+    text: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Row groups `first` to `stop` of a Parquet file; `row` is the first row's number in the file."""
+
+    part: File
+    content: str
+    first: int
+    stop: int
+    row: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Rows `start` to `stop` (None: to the end) of parts that are read one after the other."""
+
+    parts: tuple[Part, ...]
+    content: str
+    start: int
+    stop: int | None
+
+
+Piece: TypeAlias = Lines | Groups | Window
+
+
+def pieces(source: Source) -> Iterator[Piece]:
+    """The pieces of `source`, in the order of their rows; each byte is read once, to know its content.
+
+    Raises `InputError` where a file cannot be read.
+    """
+    try:
+        yield from _cut(source)
+    except (OSError, EOFError, pa.ArrowInvalid) as error:
+        raise InputError(f"cannot read {source.text}: {error}") from error
+
+
+def _cut(source: Source) -> Iterator[Piece]:
+    if source.skip or source.limit is not None:
+        whole = digest("\n".join(map(content, source.parts)))
+        yield Window(source.parts, whole, source.skip, source.stop)
+        return
+    for part in source.parts:
+        yield from _pieces(part)
+
+
+def identity(piece: Piece) -> dict[str, Any]:
+    """What a shard is a function of, beside its content and the licence of its source."""
+    match piece:
+        case Lines():
+            return {"file": piece.part.name, "label": piece.part.label, "line": piece.line}
+        case Groups():
+            return {"file": piece.part.name, "label": piece.part.label, "groups": [piece.first, piece.stop]}
+        case Window():
+            names = [[part.name, part.label] for part in piece.parts]
+            return {"parts": names, "rows": [piece.start, piece.stop]}
+
+
+def write_shard(piece: Piece, out: Path, licence: str | None = None) -> tuple[int, int, dict[str, int]]:
+    """Read `piece` and write its shard into `out`; rows in, rows kept, and rows rejected by reason.
+
+    `licence` is that of the source. Raises `InputError` where the piece cannot be read.
+    """
+    notes: dict[str, None] = {}
+    with ShardWriter(out, licence) as writer:
+        for label, location, row in _rows(piece, notes):
+            if isinstance(row, Refused):
+                writer.reject(label, location, row)
+            else:
+                writer.keep(row[0], Origin(location, row[1]))
+    writer.write_summary(list(notes))
+    return writer.rows_in, writer.kept, dict(sorted(writer.dropped.items()))
+
+
+Read = tuple[str, str, tuple[Prepared, str | None] | Refused]  # label, location, and the row with its explicit id
+
+
+def _pieces(part: Part) -> Iterator[Piece]:
+    if isinstance(part, File) and part.kind == "parquet":
+        return _groups(part)
+    if isinstance(part, File) and part.kind in ("json", "jsonl") and holds_lines(opener(part), part.kind == "jsonl"):
+        return _lines(part)
+    return iter([Window((part,), content(part), 0, None)])
+
+
+def _lines(part: File) -> Iterator[Lines]:
+    with opener(part)() as stream:
+        offset, line = (0 if part.compression else stream.tell()), 1
+        while text := stream.read(PIECE_BYTES):
+            known, size, lines = hashlib.sha256(text), len(text), text.count(b"\n")
+            kept = [text] if part.compression else []
+            while not text.endswith(b"\n") and (text := stream.readline(PIECE_BYTES)):
+                known.update(text)
+                size, lines = size + len(text), lines + text.count(b"\n")
+                kept += [text] if part.compression else []
+            yield Lines(part, known.hexdigest()[:32], offset, size, line, b"".join(kept) if part.compression else None)
+            offset, line = offset + size, line + lines
+
+
+def _groups(part: File) -> Iterator[Groups]:
+    known = content(part)
+    metadata = pq.read_metadata(part.path)
+    first = row = rows = size = 0
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        rows, size = rows + group.num_rows, size + group.total_byte_size
+        if rows >= PIECE_ROWS or size >= PIECE_BYTES or index + 1 == metadata.num_row_groups:
+            yield Groups(part, known, first, index + 1, row)
+            first, row, rows, size = index + 1, row + rows, 0, 0
+
+
+def _rows(piece: Piece, notes: dict[str, None]) -> Iterator[Read]:
+    match piece:
+        case Lines():
+            with _text(piece) as stream:
+                yield from _interpreted(piece.part, line_rows(stream, piece.line), notes)
+        case Groups():
+            groups = range(piece.first, piece.stop)
+            read_rows = read_groups(piece.part, groups, piece.row, _noting(piece.part, notes))
+            yield from _interpreted(piece.part, read_rows, notes)
+        case Window():
+            parts = (_interpreted(part, read(part, _noting(part, notes)), notes) for part in piece.parts)
+            yield from islice(chain.from_iterable(parts), piece.start, piece.stop)
+
+
+def _noting(part: Part, notes: dict[str, None]) -> Any:
+    return lambda note: notes.setdefault(f"{part.name}: {note}")
+
+
+def _text(piece: Lines) -> BinaryIO:
+    if piece.text is not None:
+        return io.BytesIO(piece.text)
+    return io.BufferedReader(_Part(piece.part.path, piece.offset, piece.size), 2**20)
+
+
+class _Part(io.RawIOBase):
+    """`size` bytes of a file from `offset` on."""
+
+    def __init__(self, path: Path, offset: int, size: int) -> None:
+        self._file, self._left = path.open("rb", buffering=0), size
+        self._file.seek(offset)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._file.readinto(memoryview(buffer)[: self._left]) or 0
+        self._left -= count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _interpreted(part: Part, rows: Iterator[tuple[str, Any]], notes: dict[str, None]) -> Iterator[Read]:
+    interpret = Interpreter(part.label)
+    for place, row in rows:
+        yield part.label, part.name + place, _prepared(interpret, row)
+    notes |= {f"{part.name}: {note}": None for note in interpret.notes}
+
+
+def _prepared(interpret: Interpreter, row: dict[str, Any] | Refused) -> tuple[Prepared, str | None] | Refused:
+    if isinstance(row, Refused):
+        return row
+    example = interpret(row)
+    prepared = example if isinstance(example, Refused) else prepare(example)
+    return prepared if isinstance(prepared, Refused) else (prepared, interpret.identity(row))
