@@ -36,6 +36,10 @@ SIFT_VERSION = 1
 SIFTED_FILE = "sifted.parquet"
 SIFTED = pa.schema([("row", pa.int64()), ("filter", pa.int32()), ("reason", pa.string()), ("detail", pa.string())])
 TEXT_COLUMNS = ["messages", "source", "turns", "chars", "language", "has_code", "has_math", "family", "licence", "meta"]
+HIDDEN_STATES = (
+    "{names}: the representation is hidden states of a language model, which are close to each other whatever the rows "
+    "say; name an encoder (`representation: {{encoder: ...}}`), or look at what is found with `action: flag`"
+)
 Alive = NDArray[np.bool_]
 
 
@@ -50,7 +54,14 @@ class Asked:
     filter: Any
 
     def key(self) -> dict[str, Any]:
-        return {"filter": self.name, "params": dict(self.params), "action": self.action, "step": self.number}
+        version = SIFT_VERSION if self.name in ROW_FILTERS else self.filter.version
+        return {
+            "filter": self.name,
+            "version": version,
+            "params": dict(self.params),
+            "action": self.action,
+            "step": self.number,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +138,8 @@ def _measured(sieve: Sieve, entries: Sequence[Asked], alive: Alive) -> str:
     """Measure the representation of all that the filters compare; the key of its spec."""
     spec = sieve.representation
     assert sieve.meter is not None  # its spec is known
+    if sieve.meter.representation.encoder is None:
+        sieve.run.listener.say(HIDDEN_STATES.format(names=", ".join(entry.name for entry in entries)))
     sets: dict[str, tuple[Artifact, Any]] = {"pool": (sieve.pool, np.flatnonzero(alive))}
     if any(entry.name in AGAINST_REFERENCES for entry in entries):
         sets |= {name: (reference, None) for name, reference in sieve.references.items()}

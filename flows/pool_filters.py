@@ -21,8 +21,6 @@ from warehouse.duplicates import Found, Part, duplicate_ids, exact_duplicates, f
 from warehouse.errors import InputError
 from warehouse.pools import PoolReader
 
-FINGERPRINT_VERSION = 1
-MATCH_VERSION = 1
 MATCHES_FILE = "matches.parquet"
 MATCHES = pa.schema(
     [("row", pa.int64()), ("set", pa.string()), ("rule", pa.int8()), ("item", pa.int64()), ("score", pa.float64())]
@@ -33,6 +31,8 @@ MATCHES = pa.schema(
 class DuplicateId:
     """Rows whose explicit `id` an earlier row of the same file has."""
 
+    version: ClassVar[int] = 1
+
     def __call__(self, sieve: Sieve, alive: NDArray[np.bool_]) -> Found:
         return duplicate_ids(sieve.reader, alive)
 
@@ -41,14 +41,16 @@ class DuplicateId:
 class ExactDuplicate:
     """Rows that repeat an earlier one: the whole conversation (`messages`), or its question alone (`prompt`)."""
 
-    on: Part = "messages"
+    version: ClassVar[int] = 1
+
+    by: Part = "messages"
 
     def __post_init__(self) -> None:
-        if self.on not in get_args(Part):
-            raise InputError(f"exact_duplicate: `on` is {self.on!r}; give {' or '.join(get_args(Part))}")
+        if self.by not in get_args(Part):
+            raise InputError(f"exact_duplicate: `by` is {self.by!r}; give {' or '.join(get_args(Part))}")
 
     def __call__(self, sieve: Sieve, alive: NDArray[np.bool_]) -> Found:
-        return exact_duplicates(sieve.reader, alive, self.on)
+        return exact_duplicates(sieve.reader, alive, self.by)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,8 @@ class NearDuplicate:
 
     Candidates are found by MinHash bands over `permutations` hashes and compared exactly.
     """
+
+    version: ClassVar[int] = 1
 
     threshold: float = 0.8
     ngram: int = 5
@@ -75,7 +79,7 @@ class NearDuplicate:
 
         layout = bands(self.threshold, self.permutations)
         params = {"layout": asdict(layout), "ngram": self.ngram}
-        made = sieve.per_file("fingerprint", FINGERPRINT_VERSION, params, {}, partial(fingerprint, layout, self.ngram))
+        made = sieve.per_file("fingerprint", self.version, params, {}, partial(fingerprint, layout, self.ngram))
         shards = [folder for artifact in made for folder in sorted(artifact.folder.glob("group-*"))]
         answer = near_duplicates(shards, alive, self.threshold)
         if answer.limited:
@@ -98,6 +102,8 @@ class Contamination:
     Runs that more than `boilerplate` items share say nothing about any of them.
     """
 
+    version: ClassVar[int] = 2
+
     ngram: int = 13
     coverage: float = 0.5
     coverage_ngram: int = 8
@@ -117,7 +123,7 @@ class Contamination:
         names = sorted(sieve.references, reverse=True)  # a row that is in both is reported for the test set
         folders = {name: sieve.references[name].folder for name in names}
         keys = {name: sieve.references[name].key for name in names}
-        made = sieve.per_file("match", MATCH_VERSION, asdict(self), keys, partial(match, self, folders))
+        made = sieve.per_file("match", self.version, asdict(self), keys, partial(match, self, folders))
         starts = [file.first for file in sieve.reader.files]
         first: dict[int, tuple[str, int, int, float]] = {}
         for artifact, start in zip(made, starts, strict=True):
@@ -137,6 +143,8 @@ class Contamination:
 @dataclass(frozen=True, slots=True)
 class SemanticDuplicate:
     """Rows whose vector has a cosine of at least `threshold` with that of an earlier row that stays."""
+
+    version: ClassVar[int] = 1
 
     threshold: float = 0.95
 
@@ -163,9 +171,11 @@ class SemanticContamination:
     The `listed` target and test rows that have the nearest neighbours are written down with them, however near.
     """
 
+    version: ClassVar[int] = 1
+    default_action: ClassVar[str] = "flag"
+
     threshold: float = 0.95
     listed: int = 20
-    default_action: ClassVar[str] = "flag"
 
     def __post_init__(self) -> None:
         _check_cosine("semantic_contamination", self.threshold)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -63,7 +63,12 @@ class Sieve:
 
 
 class PoolFilter(Protocol):
-    """A filter that sees the whole pool: a frozen dataclass of thresholds. `alive` (n,) are the rows still there."""
+    """A filter that sees the whole pool: a frozen dataclass of thresholds. `alive` (n,) are the rows still there.
+
+    `version` is a part of the key of its artifact: it is bumped when the filter's code changes what it finds.
+    """
+
+    version: ClassVar[int]
 
     def __call__(self, sieve: Sieve, alive: NDArray[np.bool_]) -> Found: ...
 

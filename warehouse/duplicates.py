@@ -69,11 +69,11 @@ def duplicate_ids(pool: PoolReader, alive: NDArray[np.bool_]) -> Found:
     return _repeated(pool, keys, alive & named, "duplicate_id")
 
 
-def exact_duplicates(pool: PoolReader, alive: NDArray[np.bool_], on: Part) -> Found:
+def exact_duplicates(pool: PoolReader, alive: NDArray[np.bool_], by: Part) -> Found:
     """Rows that repeat an earlier live one: the whole conversation (`messages`), or its question alone (`prompt`, with
     case and white space folded).
     """
-    return _repeated(pool, pool.keys("sample_id" if on == "messages" else "prompt_id"), alive, f"same_{on}")
+    return _repeated(pool, pool.keys("sample_id" if by == "messages" else "prompt_id"), alive, f"same_{by}")
 
 
 def _repeated(pool: PoolReader, keys: NDArray[np.uint64], alive: NDArray[np.bool_], reason: str) -> Found:

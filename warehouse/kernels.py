@@ -75,10 +75,11 @@ def mix(value: np.uint64) -> np.uint64:
 
 
 @compiled
-def hash_words(text: Bytes, starts: Longs, hashes: Hashes, ends: Longs) -> int:
+def hash_words(text: Bytes, starts: Longs, signs: bool, hashes: Hashes, ends: Longs) -> int:
     """Fill `hashes` with the words of all turns and `ends` (t + 1,) with where each turn's words begin and end.
 
-    Turn i is the bytes text[starts[i]:starts[i + 1]]; `hashes` needs room for one word a byte. Returns the words found.
+    Turn i is the bytes text[starts[i]:starts[i + 1]]; `hashes` needs room for one word a byte. Without `signs` ASCII
+    punctuation parts words and is none. Returns the words found.
     """
     found = 0
     ends[0] = 0
@@ -111,7 +112,7 @@ def hash_words(text: Bytes, starts: Longs, hashes: Hashes, ends: Longs) -> int:
                     hashes[found] = mix((state ^ pending) + size * ODD)
                     found += 1
                     state, pending, size = SEED, uint64(0), uint64(0)
-                if kind == SINGLE:
+                if kind == SINGLE and (signs or byte >= 0x80):
                     whole = uint64(0)
                     for place in range(i, i + width):
                         whole = (whole << uint64(8)) | uint64(text[place])

@@ -1,6 +1,6 @@
 """Contamination: rows of a pool that repeat an item of a test or target set, by the words they share.
 
-Three rules, in the words of `warehouse/words.py`:
+Three rules, in the words of `warehouse/words.py`; only the first counts punctuation:
 
 - exact: the row's user turns have the same words as the item's, one by one;
 - 13-gram: 13 consecutive words of one turn of the item, whoever speaks, are in one turn of the row (Brown et al.,
@@ -121,10 +121,10 @@ class NgramIndex:
                 f"least 1; the share to exceed is {share:g}: it must be at least 0 and below 1"
             )
         text, wanted = _asked(contents, offsets, is_user)
-        words = words_of(text)
-        if len(words.hashes) > MOST_WORDS:
-            raise InputError(f"the items have {len(words.hashes)} words, an index holds {MOST_WORDS}: check in parts")
-        keys, first = np.unique(hash_runs(words.hashes, words.turns, wanted, text.rows), return_index=True)
+        words, signs = words_of(text, signs=False), words_of(text)
+        if len(signs.hashes) > MOST_WORDS:
+            raise InputError(f"the items have {len(signs.hashes)} words, an index holds {MOST_WORDS}: check in parts")
+        keys, first = np.unique(hash_runs(signs.hashes, signs.turns, wanted, text.rows), return_index=True)
         spoken = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.diff(words.turns) * wanted)])[text.rows]
         any_turn = _grams(words, np.ones_like(wanted), ngram, boilerplate)
         user_turns = _grams(words, wanted, covering, boilerplate)
@@ -149,8 +149,8 @@ class NgramIndex:
         return Matches(*columns)
 
     def _match(self, first: int, text: Text, wanted: NDArray[np.bool_]) -> Matches:
-        words = words_of(text)
-        same, twins = self._same(hash_runs(words.hashes, words.turns, wanted, text.rows))
+        words, signs = words_of(text, signs=False), words_of(text)
+        same, twins = self._same(hash_runs(signs.hashes, signs.turns, wanted, text.rows))
         sharing, shares = self.any_turn.best(text, words, np.ones_like(wanted))
         covering, covered = self.user_turns.best(text, words, wanted)
         hits = np.stack([same, sharing >= 0, covered > self.share], axis=1)

@@ -281,16 +281,17 @@ class PoolReader:
 
     def _read(self, group: int, positions: NDArray[np.int64] | None = None) -> list[Example]:
         table = self._table(group, ["messages", "source", "meta"])
-        return list(map(_example, (table if positions is None else table.take(positions)).to_pylist()))
+        return list(map(example_of, (table if positions is None else table.take(positions)).to_pylist()))
 
 
 def examples_of(path: Path) -> Iterator[Example]:
     """The examples of one Parquet file with the columns `messages`, `source` and `meta`, in its order."""
     with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(BATCH_ROWS, columns=["messages", "source", "meta"]):
-            yield from map(_example, batch.to_pylist())
+            yield from map(example_of, batch.to_pylist())
 
 
-def _example(row: Mapping[str, Any]) -> Example:
+def example_of(row: Mapping[str, Any]) -> Example:
+    """The example in a row with the columns `messages`, `source` and `meta`."""
     messages = tuple(Message(turn["role"], turn["content"]) for turn in row["messages"])
     return Example(messages, row["source"], json.loads(row["meta"]))
