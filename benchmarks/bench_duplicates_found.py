@@ -25,7 +25,9 @@ SENTENCES, WORDS = 12, 120
 def texts(rng: np.random.Generator) -> tuple[list[str], dict[int, float]]:
     """N rows, and the similarity to an earlier row that was aimed at for the planted ones."""
     sentences = bank()
-    words = [" ".join(sentences[i] for i in rng.integers(0, len(sentences), SENTENCES)).split()[:WORDS] for _ in range(N)]
+    words = [
+        " ".join(sentences[i] for i in rng.integers(0, len(sentences), SENTENCES)).split()[:WORDS] for _ in range(N)
+    ]
     planted = {}
     for row in range(N // 2, N, 5):
         similarity = PLANTED[row // 5 % len(PLANTED)]
@@ -82,7 +84,9 @@ def measure() -> Iterator[Row]:
             aimed = {row for row, aim in planted.items() if aim == similarity} & true
             if len(aimed) > 20:
                 share = len(aimed & found) / len(aimed)
-                yield Row(f"{name}: recall of {len(aimed)} planted at {similarity}", share, "", 0.97, more_is_better=True)
+                yield Row(
+                    f"{name}: recall of {len(aimed)} planted at {similarity}", share, "", 0.97, more_is_better=True
+                )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,10 @@ from typing import Any
 from benchmarks.warehouse_stages import Peak
 
 WORD = re.compile(r"\w+|[^\w\s]")
-CODE, MATH = re.compile(r"```|^\s*(?:def|class|import|return)\b", re.M), re.compile(r"\\frac|\$[^$]+\$|\d\s*[-+*/]\s*\d+\s*=")
+CODE, MATH = (
+    re.compile(r"```|^\s*(?:def|class|import|return)\b", re.M),
+    re.compile(r"\\frac|\$[^$]+\$|\d\s*[-+*/]\s*\d+\s*="),
+)
 
 
 @cache

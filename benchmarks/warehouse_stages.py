@@ -1,6 +1,6 @@
 """The stages of a pool's life on one folder of rows, each with its seconds and the peak memory of all its processes.
 
-python -m benchmarks.warehouse_stages HOME FOLDER TEST: one JSON object a stage. `benchmarks/warehouse_scale.py` runs it.
+python -m benchmarks.warehouse_stages HOME FOLDER TEST prints one JSON object a stage, for `warehouse_scale.py`.
 """
 
 import json

@@ -24,6 +24,8 @@ app = typer.Typer(
 )
 cache = typer.Typer(help="Look into the artifacts of the home.", no_args_is_help=True)
 app.add_typer(cache, name="cache")
+pool = typer.Typer(help="Look into the pools of the home.", no_args_is_help=True)
+app.add_typer(pool, name="pool")
 
 Home = Annotated[
     Path | None, typer.Option("--home", help="Where everything is kept; default WINNOW_HOME or ./winnow-home.")
@@ -38,6 +40,25 @@ class OutFormat(StrEnum):
     messages = "messages"
     alpaca = "alpaca"
     sharegpt = "sharegpt"
+
+
+class ExportFormat(StrEnum):
+    """Formats that `export` writes: those of a selection, and a folder for `datasets.load_from_disk`."""
+
+    messages = "messages"
+    alpaca = "alpaca"
+    sharegpt = "sharegpt"
+    datasets = "datasets"
+
+
+class AnswerFormat(StrEnum):
+    """Formats an answer can be shown or written in."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    jsonl = "jsonl"
+    parquet = "parquet"
 
 
 @app.command()
@@ -115,12 +136,45 @@ def select(
 
 
 @app.command()
-def sql(query: Annotated[str, typer.Argument(help="One SQL query over the warehouse.")], home: Home = None) -> None:
-    """Ask the warehouse; read-only, and never in the way of a run."""
-    from flows.tables import render
-    from warehouse.catalogue import query as ask
+def sql(
+    query: Annotated[str | None, typer.Argument(help="SQL over the warehouse; `-` reads it from stdin.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the SQL from this file.")] = None,
+    out_format: Annotated[
+        AnswerFormat | None, typer.Option("--format", help="Format of the answer; default as --out ends, else a table.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the answer to this file.")] = None,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Rows that a table shows; 0 shows all.")] = 40,
+    home: Home = None,
+) -> None:
+    """Ask the warehouse; read-only, and never in the way of a run. Of several statements the last one answers."""
+    from flows.tables import answer, statements
 
-    typer.echo(render(ask(_existing(home), query)))
+    text = answer(_existing(home), statements(query, file), out_format and out_format.value, out, rows)
+    if text:
+        typer.echo(text)
+
+
+@app.command()
+def export(
+    selection: Annotated[
+        str, typer.Argument(help="Beginning of a selection's key, method:budget:seed, or pool:NAME for a cleaned pool.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write: .jsonl, .json, .parquet, or a folder.")],
+    out_format: Annotated[
+        ExportFormat, typer.Option("--format", help="Format of the rows written.")
+    ] = ExportFormat.messages,
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="Make --out a folder that LLaMA-Factory and axolotl open as it is.")
+    ] = False,
+    repeat_weights: Annotated[
+        bool, typer.Option("--repeat-weights", help="Repeat rows by their weights, for trainers that know none.")
+    ] = False,
+    home: Home = None,
+) -> None:
+    """Write a selection, or a cleaned pool, for a trainer."""
+    from flows.exports import export_named
+
+    typer.echo(export_named(_existing(home), selection, out, out_format.value, bundle, repeat_weights))
 
 
 @app.command()
@@ -206,13 +260,112 @@ def cache_explain(
 @cache.command("prune")
 def cache_prune(
     keep: Annotated[int, typer.Option("--keep", min=0, help="Keep what the last KEEP finished runs used.")] = 10,
+    days: Annotated[
+        float, typer.Option("--days", min=0, help="Keep what runs that did not finish used for this many days.")
+    ] = 7,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
     home: Home = None,
 ) -> None:
-    """Remove artifacts that no kept and no unfinished run used, and say what was freed."""
+    """Remove artifacts and signals that nothing kept was made from, and say what was freed."""
     from flows.cache import prune
 
-    typer.echo(prune(_existing(home), keep, dry_run))
+    typer.echo(prune(_existing(home), keep, days, dry_run))
+
+
+Remote = Annotated[str, typer.Argument(metavar="URL", help="A folder, s3://bucket/folder, or another fsspec URL.")]
+Keys = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY", help="Artifacts, signals or runs; default everything.")
+]
+
+
+@cache.command("push")
+def cache_push(url: Remote, keys: Keys = None, home: Home = None) -> None:
+    """Copy artifacts and what they were made from to a shared place; what is there already is not sent again."""
+    from flows.cache import push
+
+    typer.echo(push(_existing(home), url, keys or []))
+
+
+@cache.command("pull")
+def cache_pull(url: Remote, keys: Keys = None, home: Home = None) -> None:
+    """Copy artifacts and what they were made from into the home; every file is verified."""
+    from flows.cache import pull
+
+    typer.echo(pull(_home(home), url, keys or []))
+
+
+PoolName = Annotated[str, typer.Argument(help="A pool's name (its latest version), name@2, or the beginning of a key.")]
+
+
+@pool.command("ls")
+def pool_ls(home: Home = None) -> None:
+    """List the pool versions of the home."""
+    from flows.pool_verbs import listing
+
+    typer.echo(listing(_existing(home)))
+
+
+@pool.command("show")
+def pool_show(name: PoolName, home: Home = None) -> None:
+    """Say what a pool holds, what was kept out of it, and what was chosen from it."""
+    from flows.pool_verbs import show
+
+    typer.echo(show(_existing(home), name))
+
+
+@pool.command("diff")
+def pool_diff(
+    first: PoolName,
+    second: PoolName,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Rows of each side to name.")] = 3,
+    home: Home = None,
+) -> None:
+    """Say how two pool versions differ: rows by source, and facts that changed."""
+    from flows.pool_verbs import diff
+
+    typer.echo(diff(_existing(home), first, second, rows))
+
+
+@pool.command("sample")
+def pool_sample(
+    name: PoolName,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Rows to draw.")] = 5,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the draw.")] = 0,
+    source: Annotated[str | None, typer.Option("--source", help="Only rows of this source.")] = None,
+    dropped: Annotated[str | None, typer.Option("--dropped", help="Only rows that this filter dropped.")] = None,
+    where: Annotated[str | None, typer.Option("--where", help="Only rows for which this SQL condition holds.")] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print conversations drawn from a pool."""
+    from flows.pool_verbs import Wish, sample
+
+    typer.echo(sample(_existing(home), name, Wish(n, seed, source, dropped, where), as_json))
+
+
+@pool.command("materialize")
+def pool_materialize(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Pools: names, name@2, or beginnings of keys.")],
+    file: Annotated[Path, typer.Argument(help="Where to write: a .duckdb file.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace the file where it is there already.")] = False,
+    home: Home = None,
+) -> None:
+    """Write pools, and all that was made of them, to one DuckDB file for who does not have the home."""
+    from flows.pool_verbs import materialized
+
+    typer.echo(materialized(_existing(home), names, file, force))
+
+
+@app.command()
+def lineage(
+    key: Annotated[str, typer.Argument(help="Key of an artifact or signal; a unique beginning is enough.")],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show everything that a result was made from, back to the source files."""
+    from flows.cache import lineage as ancestors
+
+    typer.echo(ancestors(_existing(home), key, as_json))
 
 
 def _run(recipe: Path, overrides: list[str] | None, home: Path | None, as_json: bool, command: str) -> None:

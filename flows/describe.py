@@ -1,9 +1,8 @@
 """Token counts of a pool's rows by the tokenizer of a run: counted once for a shard, whatever pool it is in."""
 
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +11,8 @@ import pyarrow.parquet as pq
 from flows.run import Counts
 from flows.sieve import Sieve
 from models.fingerprint import fetch, fingerprint
-from models.tokens import BLOCK_ROWS, lengths, load_tokenizer
+from models.tokens import counter
+from warehouse.pool_writer import GROUP_ROWS
 from warehouse.pools import examples_of, link
 from warehouse.store import Artifact, Draft, Work
 from warehouse.tables import DESCRIBE, TOKENS, write_rows
@@ -44,14 +44,8 @@ def describe(sieve: Sieve, model: str) -> Artifact:
 
 def count(folder: str, file: Path, out: Path) -> None:
     """Write the token counts of one file of samples, row for row."""
-    tokenizer, chat = _loaded(folder)
+    counted = counter(Path(folder))
     with pq.ParquetWriter(out / TOKENS_FILE, TOKENS, compression="zstd") as written:
         rows = examples_of(file)
-        while part := [row.messages for row in islice(rows, BLOCK_ROWS)]:
-            tokens = lengths(tokenizer, chat, part).astype(np.int32)
-            written.write_table(pa.table({"tokens": tokens}, schema=TOKENS))
-
-
-@lru_cache(maxsize=4)
-def _loaded(folder: str) -> tuple[Any, Any]:
-    return load_tokenizer(Path(folder))
+        while part := [row.messages for row in islice(rows, GROUP_ROWS)]:
+            written.write_table(pa.table({"tokens": counted(part).astype(np.int32)}, schema=TOKENS))

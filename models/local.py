@@ -18,7 +18,7 @@ from models.forward import LAYOUTS, Ids, batches, check_packing, hidden_states, 
 from models.head import Head, head_of
 from models.network import Loaded, load_network
 from models.protocol import Completion, Measures, Prompt, Want
-from models.tokens import lengths
+from models.tokens import Counter
 from warehouse.errors import InputError
 from warehouse.records import Checkpoint, Messages
 
@@ -126,7 +126,7 @@ class LocalModel:
 
     def count_tokens(self, rows: Sequence[Messages]) -> NDArray[np.int64]:
         """Tokens of each row, (n,) int64, before any truncation."""
-        return lengths(self._backend, self.chat, rows)
+        return Counter(self._backend, self.chat)(rows)
 
     def measure(self, rows: Sequence[Messages], wants: frozenset[Want], choices: Sequence[int] = ()) -> Measures:
         """All that is wanted, from one forward pass; results are in the order of `rows`.

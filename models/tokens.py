@@ -1,6 +1,8 @@
 """Counting tokens without loading a model: the `tokenizers` library and the model's chat format, no torch."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from tokenizers import Tokenizer
 
 from models.chat import ChatFormat, chat_format
 from models.fingerprint import fetch, read_json
+from models.pieces import PieceCounter, piece_counter
 from warehouse.errors import InputError
 from warehouse.records import Messages
 
@@ -22,20 +25,41 @@ def row_lengths(name: str, rows: Sequence[Messages], template: str = "tulu") -> 
 
     Raises `InputError` where `name` has no `tokenizer.json`.
     """
-    tokenizer, chat = load_tokenizer(fetch(name), template)
-    return lengths(tokenizer, chat, rows)
+    return counter(fetch(name), template)(rows)
 
 
-def lengths(tokenizer: Tokenizer, chat: ChatFormat, rows: Sequence[Messages]) -> NDArray[np.int64]:
-    """Tokens of each row, (n,) int64, before any truncation; memory is bounded by a block of rows."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    counts = np.zeros(len(rows), np.int64)
-    for start in range(0, len(rows), BLOCK_ROWS):
-        texts = [chat.render(row).text for row in rows[start : start + BLOCK_ROWS]]
-        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)  # keeps no offsets, unlike `encode`
-        counts[start : start + len(texts)] = [len(encoding) for encoding in encodings]
-    return counts
+@dataclass(slots=True)
+class Counter:
+    """Counts the tokens of rows in a model's chat format; memory is bounded by a few rows."""
+
+    tokenizer: Tokenizer
+    chat: ChatFormat
+    _by_piece: PieceCounter | None = None
+    _tried: bool = False
+
+    def __call__(self, rows: Sequence[Messages]) -> NDArray[np.int64]:
+        """(n,) int64, before any truncation."""
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        counts = np.zeros(len(rows), np.int64)
+        for start in range(0, len(rows), BLOCK_ROWS):
+            texts = [self.chat.render(row).text for row in rows[start : start + BLOCK_ROWS]]
+            counts[start : start + len(texts)] = self._counted(texts)
+        return counts
+
+    def _counted(self, texts: list[str]) -> list[int]:
+        if not self._tried:
+            self._by_piece, self._tried = piece_counter(self.tokenizer, texts), True
+        if self._by_piece is not None:
+            return [self._by_piece(text) for text in texts]
+        encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)  # keeps no offsets
+        return [len(encoding) for encoding in encodings]
+
+
+@lru_cache(maxsize=8)
+def counter(folder: Path, template: str = "tulu") -> Counter:
+    """The counter of the model in `folder`; a process keeps what it has learnt."""
+    return Counter(*load_tokenizer(folder, template))
 
 
 def load_tokenizer(folder: Path, template: str = "tulu") -> tuple[Tokenizer, ChatFormat]:

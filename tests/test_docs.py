@@ -178,7 +178,7 @@ def test_every_command_of_the_documentation_parses() -> None:
         words = shlex.split(line, comments=True)[1:]
         if not words or words[0].startswith("-"):
             continue
-        verb = " ".join(words[:2]) if words[0] == "cache" else words[0]
+        verb = " ".join(words[:2]) if words[0] in ("cache", "pool") else words[0]
         assert verb in known, f"{path}: {line}"
         if any(mark in line for mark in ("[", "...")) and "=[" not in line:
             continue  # a synopsis, not a command

@@ -61,12 +61,13 @@ def ensure(home: Path) -> Path:
     current = {"version": VERSION, "home": str(home), "views": digest_views()}
     made = json.loads(stamp.read_text()) if path.exists() and stamp.exists() else {}
     code = made.pop("code", "")
+    stamped = json.dumps(current | {"code": ask.definition()}).encode()
     if made != current:
         rebuild(home)
-        code = ""
-    if code != ask.definition():
-        with contextlib.suppress(PermissionError):  # who may not write here asks all the same, a little slower
-            write_atomically(stamp, json.dumps(current | {"code": ask.definition()}).encode())
+        write_atomically(stamp, stamped)
+    elif code != ask.definition():
+        with contextlib.suppress(OSError):  # who may not write here asks all the same, a little slower
+            write_atomically(stamp, stamped)
     return path
 
 

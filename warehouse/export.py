@@ -1,6 +1,7 @@
 """Export of examples to the formats that trainers read, atomically and without losing a turn."""
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,13 +16,16 @@ import pyarrow.parquet as pq
 
 from warehouse.errors import InputError
 from warehouse.json_text import dumps
-from warehouse.pool_writer import MESSAGES
 from warehouse.records import Example, Messages
+from warehouse.tables import MESSAGES
 
 BATCH_ROWS = 2048
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".parquet")
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+SAVED_FILES = ("data-", "dataset_info.json", "state.json")  # how the names in a saved `datasets` folder begin
 Columns = dict[str, Any]
+Row = tuple[Example, Mapping[str, Any]]  # an example and the values of the columns that are added to it
+Types = Mapping[str, pa.DataType]
 
 
 class _CannotHoldError(Exception):
@@ -98,19 +102,64 @@ def export(
     The file appears whole or not at all. Raises `InputError` for an unknown format or suffix, for a path that is one of
     `inputs` or inside one, for a disk that cannot take it, and for a conversation that the format cannot hold.
     """
-    output = check_export(path, format_name, inputs)
-    if taken := {*output.types, "source", "meta"} & set(columns or {}):
-        raise ValueError(f"{format_name} writes columns of its own named {', '.join(sorted(taken))}")
     extra = {name: pa.array(_plain(values)) for name, values in (columns or {}).items()}
-    rows = _rows(examples, output, extra, format_name)
+    types = {name: column.type for name, column in extra.items()}
+    values: Iterable[Sequence[Any]] = zip(*(column.to_pylist() for column in extra.values()), strict=True)
+    added = (dict(zip(extra, row, strict=True)) for row in values) if extra else repeat(Columns())
+    return export_rows(zip(examples, added, strict=bool(extra)), path, format_name, types, inputs=inputs)
+
+
+def export_rows(
+    rows: Iterable[Row],
+    path: Path,
+    format_name: str = "messages",
+    types: Types | None = None,
+    *,
+    inputs: Sequence[Path] = (),
+) -> int:
+    """As `export`, for rows that bring the values of the added columns along; `types` names those columns."""
+    output = check_export(path, format_name, inputs)
+    types = types or {}
+    if taken := {*output.types, "source", "meta"} & set(types):
+        raise ValueError(f"{format_name} writes columns of its own named {', '.join(sorted(taken))}")
+    written = _rows(rows, output, format_name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _replacing(path) as temporary:
             if path.suffix.lower() == ".parquet":
-                return _write_parquet(rows, temporary, _schema(output, extra))
-            return _write_json(rows, temporary, path)
+                return _write_parquet(written, temporary, _schema(output, types))
+            return _write_json(written, temporary, path)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def save(rows: Iterable[Row], folder: Path, types: Types | None = None, *, inputs: Sequence[Path] = ()) -> int:
+    """Write `rows` as messages into a folder that `datasets.load_from_disk` opens. Returns the rows written.
+
+    The folder appears whole or not at all. Raises `InputError` for a folder that holds anything else, for one that is
+    or holds one of `inputs`, and for a disk that cannot take it.
+    """
+    from datasets import Dataset, disable_progress_bars  # 1 s to import, and only saved folders need it
+
+    check_folder(folder, SAVED_FILES, inputs)
+    output = FORMATS["messages"]
+    try:
+        with replacing_folder(folder) as temporary, _scratch(folder) as scratch:
+            count = _write_stream(_rows(rows, output, "messages"), scratch, _schema(output, types or {}))
+            disable_progress_bars()
+            Dataset.from_file(str(scratch)).save_to_disk(temporary)
+        return count
+    except OSError as error:
+        raise InputError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def check_folder(folder: Path, ours: Sequence[str], inputs: Sequence[Path] = ()) -> None:
+    """Raise `InputError` where `folder` may not be replaced: it holds more than names that begin as `ours` do."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a new folder, or one that an export made")
+    if folder.is_dir() and (other := [p.name for p in folder.iterdir() if not p.name.startswith(tuple(ours))]):
+        raise InputError(f"{folder} holds other files ({', '.join(sorted(other)[:3])}); name a new folder")
+    _check_inputs(folder, inputs)
 
 
 def check_export(path: Path, format_name: str, inputs: Sequence[Path] = ()) -> Output:
@@ -121,32 +170,65 @@ def check_export(path: Path, format_name: str, inputs: Sequence[Path] = ()) -> O
         raise InputError(f"{path}: expected a name that ends in {', '.join(SUFFIXES)}")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file in it")
+    _check_inputs(path, inputs)
+    return FORMATS[format_name]
+
+
+def _check_inputs(path: Path, inputs: Sequence[Path]) -> None:
     target = path.resolve()
     for given in inputs:
         if target == given.resolve() or given.resolve() in target.parents:
             raise InputError(f"{path} is an input of this run ({given}); write the result elsewhere")
-    return FORMATS[format_name]
 
 
 def _plain(values: Sequence[Any]) -> Any:
     return values if isinstance(values, np.ndarray) else list(values)
 
 
-def _rows(examples: Iterable[Example], output: Output, extra: Columns, format_name: str) -> Iterator[Columns]:
-    values = zip(*(column.to_pylist() for column in extra.values()), strict=True) if extra else repeat(())
-    for count, (example, added) in enumerate(zip(examples, values, strict=bool(extra))):
+def _rows(rows: Iterable[Row], output: Output, format_name: str) -> Iterator[Columns]:
+    for count, (example, added) in enumerate(rows):
         try:
             row = output.columns(example)
         except _CannotHoldError as error:
             others = " or ".join(name for name in FORMATS if name != format_name)
             raise InputError(f"row {count}: {format_name} has no place for {error}; write {others} instead") from None
         meta = {name: value for name, value in example.meta.items() if name != "input" or not row.get("input")}
-        yield row | {"source": example.source} | dict(zip(extra, added, strict=True)) | {"meta": meta}
+        yield row | {"source": example.source} | dict(added) | {"meta": meta}
 
 
-def _schema(output: Output, extra: Columns) -> pa.Schema:
-    added = {name: column.type for name, column in extra.items()}
-    return pa.schema(list((dict(output.types) | {"source": TEXT} | added | {"meta": TEXT}).items()))
+def _schema(output: Output, types: Types) -> pa.Schema:
+    return pa.schema(list((dict(output.types) | {"source": TEXT} | dict(types) | {"meta": TEXT}).items()))
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A sibling of `folder` to fill; it takes its place when the block ends well, and disappears when it does not."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.{end}") for end in ("tmp", "old"))
+    temporary.mkdir()
+    try:
+        yield temporary
+        if folder.exists():
+            os.rename(folder, old)
+        try:
+            os.rename(temporary, folder)
+        except OSError:
+            if old.exists():
+                os.rename(old, folder)
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A file beside `folder` that is gone after the block."""
+    file = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.arrow")
+    try:
+        yield file
+    finally:
+        file.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -161,13 +243,23 @@ def _replacing(path: Path) -> Iterator[Path]:
 
 
 def _write_parquet(rows: Iterator[Columns], path: Path, schema: pa.Schema) -> int:
-    count = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as file:
-        while batch := list(islice(rows, BATCH_ROWS)):
-            texts = [row | {"meta": dumps(row["meta"])} for row in batch]
-            file.write_table(pa.Table.from_pylist(texts, schema=schema))
-            count += len(batch)
-    return count
+        return sum(_written(file, table) for table in _tables(rows, schema))
+
+
+def _write_stream(rows: Iterator[Columns], path: Path, schema: pa.Schema) -> int:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as file:
+        return sum(_written(file, table) for table in _tables(rows, schema))
+
+
+def _written(file: Any, table: pa.Table) -> int:
+    file.write_table(table)
+    return int(table.num_rows)
+
+
+def _tables(rows: Iterator[Columns], schema: pa.Schema) -> Iterator[pa.Table]:
+    while batch := list(islice(rows, BATCH_ROWS)):
+        yield pa.Table.from_pylist([row | {"meta": dumps(row["meta"])} for row in batch], schema=schema)
 
 
 def _write_json(rows: Iterator[Columns], path: Path, final: Path) -> int:

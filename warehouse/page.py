@@ -13,6 +13,7 @@ Everything a run makes is a file in the home, and one SQL query away.
       artifacts/<stage>/<key>/   immutable results; written aside, fsynced, renamed in; manifest.json last
       signals/<spec key>/        numbers and vectors per sample_id, append-only: new rows are measured once
       runs/<run>/                the log of a run, and its report.html
+      leases/                    what living processes rely on, so that pruning beside them is safe
       winnow.duckdb              views over the artifacts' Parquet, and nothing else
       prefect/                   the home's own Prefect server
 
@@ -28,8 +29,12 @@ next command makes it again. pandas, Polars and `datasets` read the Parquet file
 **Verified.** A result found in the store is checked against its manifest (sizes; hashes up to 64 MiB) before use;
 damage means it is made again. `winnow cache ls --verify` hashes everything.
 
-**Pruning.** `winnow cache prune --keep 10` removes what neither the last ten finished runs nor an unfinished one used,
-and says what it freed. `--dry-run` only says.
+**Pruning.** `winnow cache prune --keep 10` removes artifacts and signals that nothing kept was made from. Kept is what
+the last ten finished runs used, what unfinished or failed runs used (and what came without a run) in the last `--days`
+7 days, and whatever a living process relies on; logs and reports stay. See [sharing](sharing.md).
+
+**Twenty questions** with their SQL: [questions](questions.md). A pool's files are shared by its versions, and the views
+find `pool` and `row` by the files' names, so name the pool in a query over `samples`: only its files are opened then.
 
 ## Tables
 """

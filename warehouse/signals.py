@@ -59,9 +59,7 @@ class SignalStore:
         first = _Index(ids).firsts()
         return first[_Index(self._known(spec)).find(ids[first]) < 0]
 
-    def append(
-        self, spec: Spec, ids: Ids, values: Array, cost: Mapping[str, float] | None = None
-    ) -> None:
+    def append(self, spec: Spec, ids: Ids, values: Array, cost: Mapping[str, float] | None = None) -> None:
         """Add one shard: `values` has one row per id; `cost` is what measuring it took (seconds, flops)."""
         folder = self._folder(spec)
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from asked_home import build
 from cli_world import Said, Winnow, alpaca, write_rows
 from engines import local_ray, prefect_server
 
@@ -40,6 +41,12 @@ def small_recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recipe") / "small.yaml"
     path.write_text(RECIPE)
     return path
+
+
+@pytest.fixture(scope="session")
+def asked_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small real home with all that a person asks about; ask it, never write to it."""
+    return build(tmp_path_factory.mktemp("asked"))
 
 
 @pytest.fixture

@@ -367,7 +367,7 @@ def test_sql_is_readable_and_read_only(winnow: Winnow, pool: Path, home: Path, t
     assert len(wide.out.splitlines()) == 6  # a heading and a line per row: nothing is folded
     assert "…" in wide.out
     many = winnow("sql", "SELECT * FROM range(1000)", "--home", home)
-    assert "(800 more rows; add LIMIT or aggregate)" in many.out
+    assert "(960 more rows; add LIMIT or aggregate, or give --rows 0)" in many.out
     wrong = winnow("sql", "SELECT * FROM smples", "--home", home)
     assert wrong.code == 2
     assert "Tables: pools, samples" in wrong.err

@@ -81,13 +81,13 @@ def test_markup_in_names_is_text() -> None:
 
 def test_a_table_is_flat_cut_and_counted() -> None:
     table = pa.table({"a": ["x" * 200, "two\nlines", None], "[b]": [1.23456789, 2.0, None]})
-    lines = render(table).splitlines()
+    lines = render(table).split("\n")
     assert len(lines) == 4
     assert lines[0].split() == ["a", "[b]"]
     assert "x" * (WIDEST - 1) + "…" in lines[1]
     assert "two lines" in lines[2]
     many = render(pa.table({"a": list(range(MOST_ROWS + 7))})).splitlines()
-    assert many[-1] == "(7 more rows; add LIMIT or aggregate)"
+    assert many[-1] == "(7 more rows)"
 
 
 def test_no_control_character_reaches_the_terminal() -> None:

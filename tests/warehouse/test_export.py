@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pool_files import ingest
 
 from warehouse import export as export_module
 from warehouse.errors import InputError
-from warehouse.export import FORMATS, SUFFIXES, check_export, export
+from warehouse.export import FORMATS, SUFFIXES, check_export, export, export_rows, save
 from warehouse.pool_writer import Prepared, prepare
-from warehouse.pools import PoolReader, ingest
+from warehouse.pools import PoolReader
 from warehouse.records import ROLES, Example, Message, Messages
 
 QUIET = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
@@ -51,6 +53,25 @@ def test_round_trip(tmp_path: Path, name: str, suffix: str, data: st.DataObject)
     path = tmp_path / f"out{suffix}"
     assert export(examples, path, name) == len(examples)
     assert imported(path) == examples
+
+
+@QUIET
+@given(examples=st.lists(FREE, min_size=1, max_size=4))
+def test_a_saved_folder_comes_back_by_import(tmp_path: Path, examples: list[Example]) -> None:
+    folder = tmp_path / "saved"
+    assert save([(example, {}) for example in examples], folder) == len(examples)
+    assert imported(folder) == examples
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_rows_that_bring_their_columns_along_are_streamed(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    rows = ((PLAIN, {"rank": rank, "note": None}) for rank in range(5000))
+    assert export_rows(rows, path, types={"rank": pa.int64(), "note": pa.string()}) == 5000
+    assert [example.meta["rank"] for example in imported(path)] == list(range(5000))
+    with pytest.raises(ValueError, match="columns of its own named source"):
+        export_rows([], path, types={"source": pa.string()})
 
 
 @pytest.mark.parametrize("target", FORMATS)
@@ -178,6 +199,22 @@ def test_a_disk_that_takes_no_more_is_an_input_error(tmp_path: Path, monkeypatch
     with pytest.raises(InputError, match=r"cannot write .*a\.jsonl: No space left on device"):
         export([PLAIN], tmp_path / "a.jsonl")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save([(PLAIN, {})], tmp_path / "saved")
+    rename = os.rename
+
+    def full(source: Path, target: Path) -> None:
+        if str(source).endswith(".tmp"):
+            raise OSError(28, os.strerror(28))
+        rename(source, target)
+
+    monkeypatch.setattr(export_module.os, "rename", full)
+    with pytest.raises(InputError, match=r"cannot write .*saved: No space left on device"):
+        save([(PLAIN, {})] * 2, tmp_path / "saved")
+    assert imported(tmp_path / "saved") == [PLAIN]
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_folders_on_the_way_are_made(tmp_path: Path) -> None:
