@@ -4,7 +4,7 @@ Rows are compared by `sample_id` (the same conversation) and by `prompt_id` (the
 case and white space folded). Plain functions of id arrays: a caller reads them from a table.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,10 +22,6 @@ class Ids:
 
     sample: NDArray[np.str_]
     prompt: NDArray[np.str_]
-
-    def at(self, rows: Rows) -> "Ids":
-        """The ids of some of the rows."""
-        return Ids(self.sample[rows], self.prompt[rows])
 
 
 def ids_of(examples: Iterable[Example]) -> Ids:
@@ -55,18 +51,6 @@ def overlap(rows: Ids, test: Ids) -> Overlap:
     same_row = np.isin(rows.sample, test.sample)
     same_prompt = same_row | np.isin(rows.prompt, test.prompt)
     return Overlap(np.flatnonzero(same_row), np.flatnonzero(same_prompt))
-
-
-def overlaps(test: Ids, pool: Ids, selections: Mapping[str, Rows]) -> dict[str, Overlap]:
-    """Overlap of the test set with the pool (under "pool") and with each selection of its rows, by name.
-
-    The row numbers of a selection's overlap are row numbers of the pool.
-    """
-    of_pool = overlap(pool, test)
-    found = {"pool": of_pool}
-    for name, rows in selections.items():
-        found[name] = Overlap(*(np.intersect1d(x, rows) for x in (of_pool.same_row, of_pool.same_prompt)))
-    return found
 
 
 def require_disjoint(target: Ids, test: Ids) -> None:

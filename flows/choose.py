@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from eval.overlap import Ids, overlap, overlaps, require_disjoint
+from eval.overlap import Ids, overlap, require_disjoint
 from flows import measure
 from flows.clean import Step, survivors, write_steps
 from flows.measure import Meter
@@ -20,6 +20,7 @@ from selection.problem import Method, Problem
 from selection.table import build
 from warehouse.duplicates import Found, found
 from warehouse.errors import InputError
+from warehouse.ids import IdIndex
 from warehouse.pools import PoolReader
 from warehouse.records import Rows, Selection, Spec, canonical
 from warehouse.store import Artifact, Draft, Work
@@ -96,16 +97,15 @@ def exclude(sieve: Sieve, cleaned: Sequence[Artifact]) -> Artifact:
 
 def _overlap(sieve: Sieve) -> Found:
     """Rows of the pool that are in the target or test set, each with the first row there that asks the same."""
-    pool = ids_of(sieve.pool)
+    pool = sieve.reader
+    samples, prompts = pool.sample_ids(), pool.prompt_ids()
     seen: dict[int, tuple[str, int, str]] = {}
     for name, artifact in sieve.references.items():
-        other = ids_of(artifact)
-        shared = overlap(pool, other)
-        first = {prompt: row for row, prompt in reversed(list(enumerate(other.prompt.tolist())))}
-        same_row = set(shared.same_row.tolist())
-        for row in shared.same_prompt.tolist():
-            reason = f"same_{'messages' if row in same_row else 'prompt'}_as_{name}"
-            seen.setdefault(row, (reason, first.get(pool.prompt[row], -1), artifact.key))
+        other = read(artifact)
+        same, asks = IdIndex(other.sample_ids()).find(samples), IdIndex(other.prompt_ids()).find(prompts)
+        for row in np.flatnonzero(asks >= 0).tolist():  # who says the same also asks the same
+            reason = f"same_{'messages' if same[row] >= 0 else 'prompt'}_as_{name}"
+            seen.setdefault(row, (reason, int(asks[row]), artifact.key))
     rows = np.array(sorted(seen), np.int64)
     reasons, others, pools = zip(*(seen[row] for row in rows.tolist()), strict=True) if seen else ((), (), ())
     return found(rows, reasons, others=np.array(others, np.int64), other_pools=pools)
@@ -124,10 +124,13 @@ def check_budget(question: Question, budgets: Sequence[int]) -> None:
         )
 
 
-def ids_of(artifact: Artifact) -> Ids:
-    """The identities of an ingested set of rows."""
+def ids_of(artifact: Artifact, rows: Rows | None = None) -> Ids:
+    """The identities of an ingested set of rows, or of `rows` of it."""
     pool = read(artifact)
-    return Ids(pool.sample_ids().astype(np.str_), pool.prompt_ids().astype(np.str_))
+    sample, prompt = pool.sample_ids(), pool.prompt_ids()
+    if rows is not None:
+        sample, prompt = sample[rows], prompt[rows]
+    return Ids(sample.astype(np.str_), prompt.astype(np.str_))
 
 
 def select(run: Run, question: Question, choice: Choice, meter: Meter) -> Artifact:
@@ -217,8 +220,8 @@ def chosen_rows(selection: Artifact) -> Mapping[str, NDArray[Any]]:
 
 def check_clean(selections: Sequence[Artifact], pool: Artifact, test: Artifact) -> None:
     """Raises `RuntimeError` where a chosen row asks what a test row asks: the overlap stage must have kept it out."""
-    chosen = {selection.key: chosen_rows(selection)["row"] for selection in selections}
-    found = overlaps(ids_of(test), ids_of(pool), chosen)
-    for key in chosen:
-        if leaks := found[key]:
-            raise RuntimeError(f"{leaks.counts()} test rows are in selection {key[:12]}; nothing was trained on them")
+    held_out = ids_of(test)
+    for selection in selections:
+        if leaks := overlap(ids_of(pool, chosen_rows(selection)["row"]), held_out):
+            key = selection.key[:12]
+            raise RuntimeError(f"{leaks.counts()} test rows are in selection {key}; nothing was trained on them")

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
@@ -19,8 +20,10 @@ from warehouse.errors import InputError
 from warehouse.pools import PoolReader
 from warehouse.records import Example, Rows, Spec
 from warehouse.signals import Array, Gathered, SignalStore, Values
+from warehouse.tables import ids_of
 
 CHUNK_ROWS = 2048  # one shard: what a crash can cost, and what is sorted by length together
+PLAIN_CHUNK_ROWS = 16_384  # of signals that no model measures: seconds each
 BY_MODEL = ("representation",)
 
 Compute = Callable[[Sequence[Example]], tuple[Array, int]]
@@ -119,7 +122,8 @@ def measure(
     ids = pool.sample_ids() if rows is None else pool.sample_ids()[rows]
     missing = SignalStore(run.store.home).missing(spec, ids)
     missing = missing if rows is None else rows[missing]
-    chunks = [missing[start : start + CHUNK_ROWS] for start in range(0, len(missing), CHUNK_ROWS)]
+    rows_each = CHUNK_ROWS if spec.name in BY_MODEL else PLAIN_CHUNK_ROWS
+    chunks = [missing[start : start + rows_each] for start in range(0, len(missing), rows_each)]
     outside = workers if workers is not None and spec.name in BY_MODEL else HereWorkers()
     here = meter if isinstance(outside, HereWorkers) else Meter(meter.representation)
     done = Done(run, name, len(missing))
@@ -139,10 +143,11 @@ def measure(
 def measure_chunk(home: Path, meter: Meter, spec: Spec, folder: Path, chunk: Rows) -> None:
     """Measure some rows of the pool in `folder` and keep their values; runs in any process."""
     begun = time.monotonic()
-    pool = PoolReader(folder)
+    pool = _opened(folder)
     values, flops = _kept(meter).compute(spec)(pool.examples(chunk))
     cost = {"seconds": time.monotonic() - begun, "flops": flops}
-    SignalStore(home).append(spec, pool.sample_ids()[chunk], values, cost)
+    ids = [ids_of(table["sample_id"]) for _, table in pool.take(chunk, ["sample_id"])]
+    SignalStore(home).append(spec, np.concatenate(ids), values, cost)
 
 
 @dataclass(slots=True)
@@ -162,6 +167,12 @@ class Done:
 
 
 _meters: dict[Representation, Meter] = {}
+
+
+@lru_cache(maxsize=4)
+def _opened(folder: Path) -> PoolReader:
+    """A pool never changes, so a process reads once where its rows lie."""
+    return PoolReader(folder)
 
 
 def _kept(meter: Meter) -> Meter:

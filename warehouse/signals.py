@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
+from warehouse.ids import IdIndex, Ids
 from warehouse.leases import hold
 from warehouse.records import Spec
 from warehouse.store import write_atomically
 from warehouse.tables import SIGNALS, ids_of
 
-Ids = NDArray[np.bytes_]
 Array = NDArray[Any] | csr_matrix
 IN_MEMORY_BYTES = 512 * 2**20  # values of more bytes are read block by block
 
@@ -56,8 +56,8 @@ class SignalStore:
     def missing(self, spec: Spec, ids: Ids) -> NDArray[np.int64]:
         """Positions in `ids` (n,) S32 that still need measuring: the first place of each id that no shard holds."""
         hold(self.home, spec.key)  # before looking, so that pruning beside it spares what is found
-        first = _Index(ids).firsts()
-        return first[_Index(self._known(spec)).find(ids[first]) < 0]
+        first = IdIndex(ids).firsts()
+        return first[IdIndex(self._known(spec)).find(ids[first]) < 0]
 
     def append(self, spec: Spec, ids: Ids, values: Array, cost: Mapping[str, float] | None = None) -> None:
         """Add one shard: `values` has one row per id; `cost` is what measuring it took (seconds, flops)."""
@@ -81,7 +81,7 @@ class SignalStore:
             raise KeyError(f"signal {spec.name} ({spec.key[:12]}) was never measured")
         if len(shards) == 1 and np.array_equal(_shard_ids(shards[0]), ids):
             return _load(shards[0])
-        places = _Index(self._known(spec)).find(ids)
+        places = IdIndex(self._known(spec)).find(ids)
         if absent := int((places < 0).sum()):
             raise KeyError(f"signal {spec.name} ({spec.key[:12]}) lacks {absent} of {len(ids)} rows")
         counts = [pq.read_metadata(shard).num_rows for shard in shards]
@@ -94,7 +94,7 @@ class SignalStore:
     def cost(self, spec: Spec, ids: Ids) -> dict[str, float]:
         """What measuring `ids` took, by name, whenever it was: a shard counts by the share of its rows in `ids`."""
         total: dict[str, float] = {}
-        wanted = _Index(ids)
+        wanted = IdIndex(ids)
         for shard in self._shards(spec):
             share = float((wanted.find(_shard_ids(shard)) >= 0).mean())
             for name, value in json.loads(shard.with_name(f"{shard.stem}.cost.json").read_text()).items():
@@ -110,49 +110,6 @@ class SignalStore:
     def _known(self, spec: Spec) -> Ids:
         shards = self._shards(spec)
         return np.concatenate([_shard_ids(shard) for shard in shards]) if shards else np.zeros(0, "S32")
-
-
-class _Index:
-    """Ids (n,) S32, sorted as two words of 64 bits each, because sorting strings takes ten times as long."""
-
-    def __init__(self, ids: Ids) -> None:
-        high, low = _words(ids)
-        self._order = np.lexsort((low, high))
-        self._high, self._low = high[self._order], low[self._order]
-        same_high = self._high[1:] == self._high[:-1]
-        new = np.concatenate([[True], ~(same_high & (self._low[1:] == self._low[:-1]))])[: len(ids)]
-        self._starts = np.flatnonzero(new)  # of each distinct id
-        self._clash = bool((same_high & new[1:]).any())  # two ids that differ in their second half alone
-
-    def firsts(self) -> NDArray[np.int64]:
-        """The first place of each distinct id, ascending."""
-        return np.sort(self._order[self._starts])
-
-    def find(self, ids: Ids) -> NDArray[np.int64]:
-        """(m,) the first place of each of `ids` (m,); -1 where it is not there."""
-        high, low = _words(ids)
-        if not len(self._order):
-            return np.full(len(ids), -1, np.int64)
-        if self._clash:
-            places = dict(zip(_pairs(self._high, self._low)[::-1], self._order[::-1].tolist(), strict=True))
-            return np.array([places.get(pair, -1) for pair in _pairs(high, low)], np.int64)
-        at = np.minimum(np.searchsorted(self._high, high), len(self._high) - 1)
-        there = (self._high[at] == high) & (self._low[at] == low)
-        return np.where(there, self._order[at], -1)
-
-
-def _words(ids: Ids) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    halves = np.frombuffer(bytes.fromhex(ids.tobytes().decode("ascii")), ">u8").astype(np.uint64).reshape(-1, 2)
-    return halves[:, 0].copy(), halves[:, 1].copy()
-
-
-def _pairs(high: NDArray[np.uint64], low: NDArray[np.uint64]) -> list[tuple[int, int]]:
-    return list(zip(high.tolist(), low.tolist(), strict=True))
-
-
-def as_ids(sample_ids: Sequence[str]) -> Ids:
-    """Sample ids as an (n,) S32 array."""
-    return np.asarray(sample_ids, dtype="S32")
 
 
 def _shard_ids(shard: Path) -> Ids:

@@ -1,11 +1,10 @@
 """Finding test rows elsewhere."""
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.overlap import ids_of, overlap, overlaps, require_disjoint
+from eval.overlap import ids_of, overlap, require_disjoint
 from warehouse.errors import InputError
 from warehouse.records import Example, Message
 
@@ -20,15 +19,6 @@ def test_same_row_and_same_prompt() -> None:
     assert found.same_row.tolist() == [0]
     assert found.same_prompt.tolist() == [0, 2, 3]
     assert found.counts() == {"same_row": 1, "same_prompt": 3}
-
-
-def test_selection_overlap_is_in_pool_rows() -> None:
-    pool = ids_of([row("one"), row("two"), row("one", "b")])
-    found = overlaps(ids_of([row("one")]), pool, {"rds_plus": np.array([2, 1]), "random": np.array([1])})
-    assert found["pool"].same_prompt.tolist() == [0, 2]
-    assert found["rds_plus"].same_prompt.tolist() == [2]
-    assert found["rds_plus"].same_row.tolist() == []
-    assert not found["random"]
 
 
 @given(st.lists(st.sampled_from("abcdef"), max_size=8), st.lists(st.sampled_from("abcdef"), max_size=8))

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
+from warehouse.ids import as_ids
 from warehouse.records import Spec, digest
-from warehouse.signals import SignalStore, as_ids
+from warehouse.signals import SignalStore
 
 SPEC = Spec("length", {"unit": "tokens"})
 
