@@ -50,16 +50,19 @@ class Peak:
         self._thread.join()
 
     def _watch(self) -> None:
-        me = psutil.Process()
+        self._look()
         while not self._end.wait(EVERY_S):
-            held = 0
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-                    held += 1024 * int(rollup.split("\nPss:")[1].split()[0])
-                except (OSError, IndexError, psutil.Error):
-                    continue  # it ended meanwhile
-            self.bytes = max(self.bytes, held)
+            self._look()
+
+    def _look(self) -> None:
+        me, held = psutil.Process(), 0
+        for process in [me, *me.children(recursive=True)]:
+            try:
+                rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+                held += 1024 * int(rollup.split("\nPss:")[1].split()[0])
+            except (OSError, IndexError, psutil.Error):
+                continue  # it ended meanwhile
+        self.bytes = max(self.bytes, held)
 
 
 @contextmanager

@@ -80,7 +80,7 @@ def exclude(sieve: Sieve, cleaned: Sequence[Artifact]) -> Artifact:
     if "target" in others and "test" in others:
         require_disjoint(ids_of(others["target"]), ids_of(others["test"]))
     references = {name: artifact.key for name, artifact in others.items()}
-    inputs = {"pool": sieve.pool.key, "after": [stage.key for stage in cleaned], **references}
+    inputs = {"pool": sieve.pool.key, "after": cleaned[-1].key if cleaned else None, **references}
     work = Work("overlap", OVERLAP_VERSION, inputs=inputs)
 
     def make(draft: Draft) -> Counts:

@@ -112,7 +112,7 @@ def survivors(stages: Sequence[Artifact], n: int) -> Alive:
 
 
 def _stage(sieve: Sieve, entries: Sequence[Asked], before: Sequence[Artifact]) -> Artifact:
-    inputs: dict[str, Any] = {"pool": sieve.pool.key, "after": [stage.key for stage in before]}
+    inputs: dict[str, Any] = {"pool": sieve.pool.key, "after": before[-1].key if before else None}
     if any(entry.name in AGAINST_REFERENCES for entry in entries):
         inputs |= {name: reference.key for name, reference in sieve.references.items()}
     if any(entry.name in BY_VECTORS for entry in entries):

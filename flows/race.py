@@ -49,7 +49,7 @@ def check(recipe: Recipe) -> None:
             make("synthesizer", SYNTHESIZERS, source.synthesize, source.params)
         else:
             pools.probe(sources.located(source, Path(recipe.data)).source)
-    cleaning.check(recipe.clean, [name for name in ("target", "test") if getattr(recipe, name)])
+    cleaning.check(recipe.filters, [name for name in ("target", "test") if getattr(recipe, name)])
     if recipe.train is not None:
         trainer(recipe.train)
         fetch(recipe.train.base, trust_remote_code=recipe.train.trust_remote_code)
@@ -82,7 +82,7 @@ class Race:
         references = {name: artifact for name, artifact in ready.items() if name != "pool"}
         sieve = Sieve(self.run, ready["pool"], references, self.workers, self.meter)
         self.engine.call("count tokens", partial(describe, sieve, self.tokenizer))
-        cleaned = self.engine.call("clean", partial(cleaning.clean, sieve, self.recipe.clean))
+        cleaned = self.engine.call("clean", partial(cleaning.clean, sieve, self.recipe.filters))
         candidates = self.engine.call("overlap", partial(exclude, sieve, cleaned))
         return Question(ready["pool"], ready.get("target"), candidates), ready.get("test")
 

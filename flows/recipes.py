@@ -77,10 +77,14 @@ class Named(BaseModel):
 Entry = Annotated[Named, BeforeValidator(_named)]
 
 
+def _off(value: Any) -> Any:
+    return "off" if value is False else value  # how YAML reads the word
+
+
 class Clean(Named):
     """A cleaning filter, its parameters beside its name, and what happens to the rows it finds."""
 
-    action: Literal["drop", "flag", "off"] | None = None
+    action: Annotated[Literal["drop", "flag", "off"] | None, BeforeValidator(_off)] = None
 
 
 Filter = Annotated[Clean, BeforeValidator(_named)]
@@ -107,6 +111,9 @@ class Recipe(_Part):
         default_factory=lambda: [Clean(name="duplicate_id")],
         description="filters in their order: a name, or a name with parameters and `action` (drop, flag, off)",
     )
+    deny_licences: list[str] = Field(
+        default_factory=list, description="licences, or patterns like cc-by-nc*, whose rows may not be chosen"
+    )
     representation: Representation = Field(
         default_factory=lambda: Representation(model="winnow-tiny"), description="what turns a row into a vector"
     )
@@ -118,6 +125,12 @@ class Recipe(_Part):
     train: Train | None = Field(None, description="how a model is tuned on each selection")
     tasks: list[Entry] = Field(default_factory=list, description="evaluation tasks over `test`")
     seed: int = Field(0, ge=0, description="seed of everything that is not an arm's own")
+
+    @property
+    def filters(self) -> list[Clean]:
+        """The cleaning filters, what `deny_licences` forbids first."""
+        denied = [Clean.model_validate({"name": "licence", "deny": self.deny_licences})] if self.deny_licences else []
+        return denied + self.clean
 
     @model_validator(mode="after")
     def _whole(self) -> "Recipe":
