@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eval.overlap import Ids, overlap, require_disjoint
 from flows import measure
-from flows.clean import Step, survivors, write_steps
+from flows.clean import Asked, survivors, write_steps
 from flows.measure import Meter
 from flows.run import Counts, Run
 from flows.sieve import Sieve
@@ -86,9 +86,10 @@ def exclude(sieve: Sieve, cleaned: Sequence[Artifact]) -> Artifact:
     def make(draft: Draft) -> Counts:
         alive = survivors(cleaned, sieve.reader.n)
         last = max((f["step"] for stage in cleaned for f in stage.manifest["params"]["filters"]), default=0)
-        step = Step(last + 1, "overlap", {}, "drop", _overlap(sieve))
-        counts = write_steps(draft, work.key, sieve, [step], alive)
-        alive[step.found.rows] = False
+        found_here = _overlap(sieve)
+        step = Asked(last + 1, "overlap", {}, "drop")
+        counts = write_steps(draft, work.key, sieve, [(step, found_here)], alive)
+        alive[found_here.rows] = False
         np.save(draft.folder / CANDIDATES_FILE, np.flatnonzero(alive), allow_pickle=False)
         return counts
 

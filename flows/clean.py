@@ -45,13 +45,16 @@ Alive = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An entry of the recipe: the filter made of it, its number from 1, and what happens to the rows it finds."""
+    """A filter asked for: its number in the recipe, from 1, and what happens to the rows it finds.
+
+    These are dropped (action "drop") or reported (action "flag"). `filter` is what finds them.
+    """
 
     number: int
     name: str
     params: Mapping[str, Any]
     action: str
-    filter: Any
+    filter: Any = None
 
     def key(self) -> dict[str, Any]:
         version = SIFT_VERSION if self.name in ROW_FILTERS else self.filter.version
@@ -62,17 +65,6 @@ class Asked:
             "action": self.action,
             "step": self.number,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a filter found, and whether that is dropped (action "drop") or reported (action "flag")."""
-
-    number: int
-    name: str
-    params: Mapping[str, Any]
-    action: str
-    found: Found
 
 
 def asked(entries: Sequence[Clean]) -> list[Asked]:
@@ -128,8 +120,7 @@ def _stage(sieve: Sieve, entries: Sequence[Asked], before: Sequence[Artifact]) -
         for entry in entries:
             if isinstance(entry.filter, SemanticContamination):
                 _write_neighbours(draft, work.key, sieve, entry.filter, alive)
-        steps = [Step(e.number, e.name, e.params, e.action, a) for e, a in zip(entries, answers, strict=True)]
-        return write_steps(draft, work.key, sieve, steps, alive)
+        return write_steps(draft, work.key, sieve, list(zip(entries, answers, strict=True)), alive)
 
     return sieve.run.stage(f"clean {', '.join(entry.name for entry in entries)}", work, produce)
 
@@ -180,8 +171,8 @@ def sift(filters: Sequence[Any], file: Path, out: Path) -> None:
     pq.write_table(pa.concat_tables(parts), out / SIFTED_FILE, compression="zstd")
 
 
-def write_steps(draft: Draft, key: str, sieve: Sieve, steps: Sequence[Step], alive: Alive) -> Counts:
-    """Write `drops`, `flags` and `filters`: what each step found among the rows that those before it left."""
+def write_steps(draft: Draft, key: str, sieve: Sieve, steps: Sequence[tuple[Asked, Found]], alive: Alive) -> Counts:
+    """Write `drops`, `flags` and `filters`: what each filter found among the rows that those before it left."""
     pool = sieve.reader
     codes, labels = pool.source_codes()
     alive = alive.copy()
@@ -189,10 +180,10 @@ def write_steps(draft: Draft, key: str, sieve: Sieve, steps: Sequence[Step], ali
     dropped: Counter[str] = Counter()
     tables: dict[str, list[pa.Table]] = {"drop": [], "flag": []}
     counts: list[dict[str, Any]] = []
-    for step in steps:
-        live = np.flatnonzero(alive[step.found.rows])
-        rows = step.found.rows[live]
-        tables[step.action].append(_table(key, sieve, step, live, codes, labels))
+    for step, answer in steps:
+        live = np.flatnonzero(alive[answer.rows])
+        rows = answer.rows[live]
+        tables[step.action].append(_table(key, sieve, step.name, answer, live, codes, labels))
         before = np.bincount(codes[alive], minlength=len(labels))
         if step.action == "drop":
             alive[rows] = False
@@ -237,10 +228,16 @@ def _ids(sieve: Sieve, rows: NDArray[np.int64]) -> Iterator[tuple[int, str]]:
 
 
 def _table(
-    key: str, sieve: Sieve, step: Step, live: NDArray[np.int64], codes: NDArray[np.int32], labels: Sequence[str]
+    key: str,
+    sieve: Sieve,
+    name: str,
+    answer: Found,
+    live: NDArray[np.int64],
+    codes: NDArray[np.int32],
+    labels: Sequence[str],
 ) -> pa.Table:
     """The found rows that were still there, as rows of `drops` or `flags`."""
-    rows, k = step.found.rows[live], len(live)
+    rows, k = answer.rows[live], len(live)
     ids = [table["sample_id"] for _, table in sieve.reader.take(rows, ["sample_id"])]
     columns: dict[str, Any] = {
         "cleaning": [key] * k,
@@ -248,11 +245,11 @@ def _table(
         "row": rows,
         "sample_id": pa.chunked_array(ids, pa.string()),
         "source": [labels[code] for code in codes[rows]],
-        "filter": [step.name] * k,
-        "reason": [step.found.reasons[at] for at in live],
-        "detail": [step.found.details[at] for at in live],
-        "other_pool": [step.found.other_pools[at] or None for at in live],
-        "other_row": pa.array(step.found.others[live], mask=step.found.others[live] < 0),
-        "value": pa.array(step.found.values[live], mask=np.isnan(step.found.values[live])),
+        "filter": [name] * k,
+        "reason": [answer.reasons[at] for at in live],
+        "detail": [answer.details[at] for at in live],
+        "other_pool": [answer.other_pools[at] or None for at in live],
+        "other_row": pa.array(answer.others[live], mask=answer.others[live] < 0),
+        "value": pa.array(answer.values[live], mask=np.isnan(answer.values[live])),
     }
     return pa.table(columns, schema=DROPS)
