@@ -125,13 +125,10 @@ def check_budget(question: Question, budgets: Sequence[int]) -> None:
         )
 
 
-def ids_of(artifact: Artifact, rows: Rows | None = None) -> Ids:
-    """The identities of an ingested set of rows, or of `rows` of it."""
+def ids_of(artifact: Artifact) -> Ids:
+    """The identities of an ingested set of rows."""
     pool = read(artifact)
-    sample, prompt = pool.sample_ids(), pool.prompt_ids()
-    if rows is not None:
-        sample, prompt = sample[rows], prompt[rows]
-    return Ids(sample.astype(np.str_), prompt.astype(np.str_))
+    return Ids(pool.sample_ids().astype(np.str_), pool.prompt_ids().astype(np.str_))
 
 
 def select(run: Run, question: Question, choice: Choice, meter: Meter) -> Artifact:
@@ -221,8 +218,10 @@ def chosen_rows(selection: Artifact) -> Mapping[str, NDArray[Any]]:
 
 def check_clean(selections: Sequence[Artifact], pool: Artifact, test: Artifact) -> None:
     """Raises `RuntimeError` where a chosen row asks what a test row asks: the overlap stage must have kept it out."""
-    held_out = ids_of(test)
+    reader, held_out = read(pool), ids_of(test)
+    samples, prompts = reader.sample_ids(), reader.prompt_ids()
     for selection in selections:
-        if leaks := overlap(ids_of(pool, chosen_rows(selection)["row"]), held_out):
+        rows = chosen_rows(selection)["row"]
+        if leaks := overlap(Ids(samples[rows].astype(np.str_), prompts[rows].astype(np.str_)), held_out):
             key = selection.key[:12]
             raise RuntimeError(f"{leaks.counts()} test rows are in selection {key}; nothing was trained on them")

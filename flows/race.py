@@ -25,6 +25,7 @@ from flows.sieve import Sieve
 from flows.tune import train, trainer
 from flows.workers import Workers
 from models.fingerprint import fetch
+from models.tokens import counter
 from selection.table import build
 from synthesis.table import SYNTHESIZERS
 from warehouse import catalogue, pools
@@ -50,11 +51,17 @@ def check(recipe: Recipe) -> None:
         else:
             pools.probe(sources.located(source, Path(recipe.data)).source)
     cleaning.check(recipe.filters, [name for name in ("target", "test") if getattr(recipe, name)])
+    counter(fetch(tokenizer_of(recipe)))
     if recipe.train is not None:
         trainer(recipe.train)
         fetch(recipe.train.base, trust_remote_code=recipe.train.trust_remote_code)
     for entry in recipe.tasks:
         task(entry, ())
+
+
+def tokenizer_of(recipe: Recipe) -> str:
+    """The model whose tokens count: the one that is tuned, else the one that represents rows."""
+    return recipe.train.base if recipe.train else recipe.representation.model or TINY
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +88,10 @@ class Race:
         ready = dict(zip(named, self.engine.map(steps), strict=True))
         references = {name: artifact for name, artifact in ready.items() if name != "pool"}
         sieve = Sieve(self.run, ready["pool"], references, self.workers, self.meter)
-        self.engine.call("count tokens", partial(describe, sieve, self.tokenizer))
+        self.engine.call("count tokens", partial(describe, sieve, tokenizer_of(self.recipe)))
         cleaned = self.engine.call("clean", partial(cleaning.clean, sieve, self.recipe.filters))
         candidates = self.engine.call("overlap", partial(exclude, sieve, cleaned))
         return Question(ready["pool"], ready.get("target"), candidates), ready.get("test")
-
-    @property
-    def tokenizer(self) -> str:
-        """The model whose tokens count: the one that is tuned, else the one that represents rows."""
-        return self.recipe.train.base if self.recipe.train else self.recipe.representation.model or TINY
 
     def _prepare(self, name: str, given: Sequence[Source]) -> Artifact:
         full_name = f"{self.recipe.name} {name}"
@@ -126,7 +128,7 @@ class Race:
     def costs(self, question: Question) -> dict[str, dict[str, float]]:
         """What measuring the signals of each method took, by its label."""
         found: dict[str, dict[str, float]] = {}
-        for choice in self.choices():
+        for choice in {choice.label: choice for choice in self.choices()}.values():
             method = build(choice.name, choice.params, **self.meter.filled())
             parts = [
                 cost(self.run, spec, sources.read(question.pool), question.rows()) for spec in method.reads.values()

@@ -1,6 +1,7 @@
 """From what a recipe names to a pool version: synthesize where rows are to be made, then ingest shard by shard."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from warehouse.store import Artifact, Draft, Store, Work
 from warehouse.tables import GENERATIONS, write_rows
 
 SYNTHESIZE_VERSION = 1
-SHARD_VERSION = 1
+SHARD_VERSION = 2
 INGEST_VERSION = 2
 ROWS_FILE = "rows.jsonl"
 
@@ -60,12 +61,16 @@ def located(source: Source, data: Path) -> Given:
     here = data / Path(source.path).expanduser()
     named = str(here) if _is_here(here) or not sources.may_be_hub(source.path) else source.path
     found = replace(sources.locate(named), skip=source.skip, limit=source.limit)
-    return Given(found, source.licence or card_licence(here))
+    return Given(found, source.licence or card_licence(_folder_of(here)))
 
 
 def _is_here(path: Path) -> bool:
-    """Whether there is such a path, or such a folder before the colon of `folder:split`."""
-    return path.exists() or path.with_name(path.name.rpartition(":")[0] or path.name).exists()
+    return path.exists() or _folder_of(path).exists()
+
+
+def _folder_of(path: Path) -> Path:
+    """`path`, or the folder before the colon of `folder:split`."""
+    return path if path.exists() else path.with_name(path.name.rpartition(":")[0] or path.name)
 
 
 def synthesize(run: Run, name: str, synthesizer: str, params: dict[str, object], seed: int) -> Artifact:
@@ -122,6 +127,7 @@ def ingest(run: Run, name: str, given: Sequence[Given], workers: Workers) -> Art
     Only shards that no earlier version made are read; what a killed import finished is kept.
     """
     pools.check_sources([part.source for part in given])
+    given = _told_apart(given)
     keys = [work.key for work, _, _ in _shards(given)]
     made_by = [part.made_by for part in given if part.made_by]
     work = Work("ingest", INGEST_VERSION, {"name": name}, {"shards": keys, "synthesized": made_by})
@@ -130,13 +136,35 @@ def ingest(run: Run, name: str, given: Sequence[Given], workers: Workers) -> Art
         made = _make_shards(run, name, given, workers)
         if missing := [key for key in keys if key not in made]:
             raise InputError(f"{name}: {len(missing)} parts changed while they were read; run the same command again")
-        folders = {key: made[key].folder for key in keys}
-        funnel = pools.assemble(list(folders.values()), draft.folder, pool_key=work.key, name=name)
-        draft.facts["shards"] = [key for key, folder in folders.items() if (folder / SAMPLES_FILE).exists()]
+        folders = [made[key].folder for key in keys]
+        funnel = pools.assemble(folders, draft.folder, pool_key=work.key, name=name)
+        pairs = zip(keys, folders, strict=True)
+        draft.facts["shards"] = [key for key, folder in pairs if (folder / SAMPLES_FILE).exists()]
         draft.facts["notes"] = list(funnel.notes)
         return Counts(funnel.rows_in, funnel.rows_out, funnel.dropped)
 
     return run.stage(f"ingest {name}", work, make)
+
+
+def _told_apart(given: Sequence[Given]) -> list[Given]:
+    """`given` with files of one name called by as much of their path as tells them apart."""
+    paths = [part.path.resolve() for one in given for part in one.source.parts if isinstance(part, sources.File)]
+    names = Counter(part.name for one in given for part in one.source.parts)
+
+    def renamed(part: sources.Part) -> sources.Part:
+        if not isinstance(part, sources.File) or names[part.name] == 1:
+            return part
+        path = part.path.resolve()
+        others = [other for other in paths if other != path]
+        for length in range(len(Path(part.name).parts), len(path.parts) + 1):
+            if not any(other.parts[-length:] == path.parts[-length:] for other in others):
+                return replace(part, name="/".join(path.parts[-length:]))
+        return part
+
+    return [
+        replace(one, source=replace(one.source, parts=tuple(renamed(part) for part in one.source.parts)))
+        for one in given
+    ]
 
 
 def _shards(given: Sequence[Given]) -> Iterator[tuple[Work, shards.Piece, str | None]]:

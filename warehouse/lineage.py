@@ -27,7 +27,8 @@ MOST_PIECES = 3  # of one node that a tree shows
 VIEW = f"""
 WITH RECURSIVE specs AS (
     SELECT regexp_extract(filename, '([^/]+)/spec.json$', 1) AS key, params
-    FROM read_json('{{home}}/signals/*/spec.json', columns = {{{{name: 'VARCHAR', params: 'JSON'}}}}, filename = true)
+    FROM read_json('{{home}}/signals/*/spec.json', columns = {{{{name: 'VARCHAR', params: 'JSON'}}}},
+                   filename = true, hive_partitioning = false)
     WHERE name IS NOT NULL
 ), made AS (
     SELECT key, stage, inputs FROM artifacts UNION ALL SELECT key, '{SIGNAL}', params FROM specs

@@ -29,12 +29,12 @@ from warehouse.pool_writer import REJECTS_FILE, SAMPLES_FILE, SUMMARY_FILE
 from warehouse.readers import read
 from warehouse.records import Example, Message
 from warehouse.rejects import excerpt
-from warehouse.sources import POOL_FILE, Part, Source, locate
+from warehouse.sources import POOL_FILE, File, Part, SavedDataset, Source, locate
 from warehouse.tables import POOL, SAMPLES, ids_of
 
 PROBE_ROWS = 100
 NO_END = 2**62
-PART_ROWS = 131_072  # rows in memory at once where they are asked for in another order than the pool's
+PART_CHARS = 2**28  # of rows in memory at once where they are asked for in another order than the pool's
 BATCH_ROWS = 2048
 ROW_DIGITS = 12  # of the first row in a file's name: names sort as rows do
 
@@ -85,15 +85,31 @@ def check_sources(sources: Sequence[Source]) -> None:
     """Raise `InputError` where a source is missing, empty or of no known format, or where two name the same rows."""
     if not sources:
         raise InputError("no source of rows was given; name a file, a folder or a hub data set")
-    seen: dict[Part, list[range]] = {}
+    seen: dict[Any, list[range]] = {}
     for source in sources:
-        window = range(source.skip, source.stop if source.stop is not None else NO_END)
         for part in source.parts:
-            if any(_meet(window, other) for other in seen.get(part, [])):
+            window, place = _window(source), _place(part)
+            if any(_meet(window, other) for other in seen.get(place, [])):
                 raise InputError(f"{source.text} holds {part.name}, which another source names already")
-        for part in source.parts:
-            seen.setdefault(part, []).append(window)
+            seen.setdefault(place, []).append(window)
         probe(source)
+
+
+def _place(part: Part) -> Any:
+    """What two names of the same rows agree in."""
+    match part:
+        case File():
+            return part.path.resolve()
+        case SavedDataset():
+            return part.folder.resolve()
+    return part
+
+
+def _window(source: Source) -> range:
+    """The rows of a part that `source` may take: of several parts it is not known which window falls into which."""
+    if len(source.parts) > 1 or source.stop is None:
+        return range(source.skip if len(source.parts) == 1 else 0, NO_END)
+    return range(source.skip, source.stop)
 
 
 def _meet(first: range, second: range) -> bool:
@@ -250,8 +266,9 @@ class PoolReader:
 
     def in_order(self, rows: NDArray[np.int64], columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
         """(place of the first, a table of `columns`) of `rows`, any order and each once, in parts of bounded size."""
-        for start in range(0, len(rows), PART_ROWS):
-            part = rows[start : start + PART_ROWS]
+        chars = np.cumsum(self.column("chars")[rows].astype(np.int64) + 1)
+        for start, stop in _parts(chars):
+            part = rows[start:stop]
             order = np.argsort(part, kind="stable")
             tables = [table for _, table in self.take(part[order], columns)]
             yield start, pa.concat_tables(tables).take(np.argsort(order, kind="stable"))
@@ -282,6 +299,16 @@ class PoolReader:
     def _read(self, group: int, positions: NDArray[np.int64] | None = None) -> list[Example]:
         table = self._table(group, ["messages", "source", "meta"])
         return list(map(example_of, (table if positions is None else table.take(positions)).to_pylist()))
+
+
+def _parts(ends: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Consecutive (start, stop) of rows that end at `ends` (k,) characters: each of `PART_CHARS`, or one longer row."""
+    start = 0
+    while start < len(ends):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(int(np.searchsorted(ends, before + PART_CHARS, side="right")), start + 1)
+        yield start, stop
+        start = stop
 
 
 def examples_of(path: Path) -> Iterator[Example]:

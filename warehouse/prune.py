@@ -102,10 +102,9 @@ def _unneeded(home: Path, going: Iterable[Path], held: frozenset[str]) -> list[P
 
 def _stale(tmp: Path, before: datetime) -> Iterator[Path]:
     """Scratch that nobody touched since `before`: an abandoned training, what processes of other machines left."""
-    host = f"{socket.gethostname()}-"
     for entry in sorted(tmp.iterdir()):  # a folder before the lock that is named like it
-        pid = entry.name.removeprefix(host).split("-")[0] if entry.name.startswith(host) else ""
-        living = pid.isdigit() and alive(int(pid))
+        host, pid, _ = ("--" + entry.name).rsplit("-", 2)  # a host's name may hold hyphens
+        living = host.removeprefix("--") == socket.gethostname() and pid.isdigit() and alive(int(pid))
         if not living and _touched(entry) < before.timestamp():
             with _unused(entry) as free:
                 if free:

@@ -151,7 +151,7 @@ def _single(batch: pa.RecordBatch) -> dict[str, Any] | Refused:
 def _saved_rows(part: SavedDataset, note: Note) -> Iterator[Placed]:
     from datasets import load_from_disk  # 1 s to import, and only saved folders need it
 
-    data = _without_media(load_from_disk(str(part.folder)), note)
+    data = _without_media(load_from_disk(str(part.folder)).with_format(None), note)  # a stored format hides columns
     position = 0
     for batch in data.iter(batch_size=BATCH_ROWS):
         for values in zip(*batch.values(), strict=True):

@@ -23,7 +23,7 @@ from warehouse.json_rows import holds_lines, line_rows
 from warehouse.pool_writer import Origin, Prepared, ShardWriter, prepare
 from warehouse.readers import opener, read, read_groups
 from warehouse.records import digest
-from warehouse.rejects import Refused
+from warehouse.rejects import ROW_LIMIT, Refused
 from warehouse.sources import File, Part, Source, content
 
 PIECE_BYTES = 16 * 2**20
@@ -94,7 +94,7 @@ def identity(piece: Piece) -> dict[str, Any]:
         case Groups():
             return {"file": piece.part.name, "label": piece.part.label, "groups": [piece.first, piece.stop]}
         case Window():
-            names = [[part.name, part.label] for part in piece.parts]
+            names = [[part.title, part.label] for part in piece.parts]
             return {"parts": names, "rows": [piece.start, piece.stop]}
 
 
@@ -104,14 +104,26 @@ def write_shard(piece: Piece, out: Path, licence: str | None = None) -> tuple[in
     `licence` is that of the source. Raises `InputError` where the piece cannot be read.
     """
     notes: dict[str, None] = {}
+    stamps = _stamps(piece)
     with ShardWriter(out, licence) as writer:
         for label, location, row in _rows(piece, notes):
             if isinstance(row, Refused):
                 writer.reject(label, location, row)
             else:
                 writer.keep(row[0], Origin(location, row[1]))
+    if _stamps(piece) != stamps:
+        raise InputError(f"{', '.join(map(str, stamps))} changed while it was read; run the same command again")
     writer.write_summary(list(notes))
     return writer.rows_in, writer.kept, dict(sorted(writer.dropped.items()))
+
+
+def _stamps(piece: Piece) -> dict[Path, tuple[int, int]]:
+    """Size and time of the files of a piece that is known by its whole file, to see that they stay as they are."""
+    if isinstance(piece, Lines):
+        return {}
+    parts = piece.parts if isinstance(piece, Window) else (piece.part,)
+    files = [part.path for part in parts if isinstance(part, File)]
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
 
 
 Read = tuple[str, str, tuple[Prepared, str | None] | Refused]  # label, location, and the row with its explicit id
@@ -134,7 +146,8 @@ def _lines(part: File) -> Iterator[Lines]:
             while not text.endswith(b"\n") and (text := stream.readline(PIECE_BYTES)):
                 known.update(text)
                 size, lines = size + len(text), lines + text.count(b"\n")
-                kept += [text] if part.compression else []
+                if part.compression and sum(map(len, kept[1:])) <= ROW_LIMIT:  # a longer line is refused anyway
+                    kept.append(text)
             yield Lines(part, known.hexdigest()[:32], offset, size, line, b"".join(kept) if part.compression else None)
             offset, line = offset + size, line + lines
 
@@ -156,6 +169,7 @@ def _rows(piece: Piece, notes: dict[str, None]) -> Iterator[Read]:
         case Lines():
             with _text(piece) as stream:
                 yield from _interpreted(piece.part, line_rows(stream, piece.line), notes)
+            _check_unchanged(piece)
         case Groups():
             groups = range(piece.first, piece.stop)
             read_rows = read_groups(piece.part, groups, piece.row, _noting(piece.part, notes))
@@ -166,13 +180,25 @@ def _rows(piece: Piece, notes: dict[str, None]) -> Iterator[Read]:
 
 
 def _noting(part: Part, notes: dict[str, None]) -> Any:
-    return lambda note: notes.setdefault(f"{part.name}: {note}")
+    return lambda note: notes.setdefault(f"{part.title}: {note}")
 
 
 def _text(piece: Lines) -> BinaryIO:
     if piece.text is not None:
         return io.BytesIO(piece.text)
     return io.BufferedReader(_Part(piece.part.path, piece.offset, piece.size), 2**20)
+
+
+def _check_unchanged(piece: Lines) -> None:
+    """Raise `InputError` where the bytes are no longer those that the piece is known by."""
+    if piece.text is not None:
+        return
+    known = hashlib.sha256()
+    with io.BufferedReader(_Part(piece.part.path, piece.offset, piece.size), 2**20) as stream:
+        while part := stream.read(2**20):
+            known.update(part)
+    if known.hexdigest()[:32] != piece.content:
+        raise InputError(f"{piece.part.path} changed while it was read; run the same command again")
 
 
 class _Part(io.RawIOBase):
@@ -198,8 +224,10 @@ class _Part(io.RawIOBase):
 def _interpreted(part: Part, rows: Iterator[tuple[str, Any]], notes: dict[str, None]) -> Iterator[Read]:
     interpret = Interpreter(part.label)
     for place, row in rows:
-        yield part.label, part.name + place, _prepared(interpret, row)
-    notes |= {f"{part.name}: {note}": None for note in interpret.notes}
+        prepared = _prepared(interpret, row)
+        if interpret.notes:  # seldom, and a window ends before the part does
+            notes |= {f"{part.title}: {note}": None for note in interpret.notes}
+        yield part.label, part.title + place, prepared
 
 
 def _prepared(interpret: Interpreter, row: dict[str, Any] | Refused) -> tuple[Prepared, str | None] | Refused:

@@ -9,6 +9,7 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class SignalStore:
         """Positions in `ids` (n,) S32 that still need measuring: the first place of each id that no shard holds."""
         hold(self.home, spec.key)  # before looking, so that pruning beside it spares what is found
         first = IdIndex(ids).firsts()
-        return first[IdIndex(self._known(spec)).find(ids[first]) < 0]
+        return first[IdIndex(_known(self._shards(spec))).find(ids[first]) < 0]
 
     def append(self, spec: Spec, ids: Ids, values: Array, cost: Mapping[str, float] | None = None) -> None:
         """Add one shard: `values` has one row per id; `cost` is what measuring it took (seconds, flops)."""
@@ -81,7 +82,7 @@ class SignalStore:
             raise KeyError(f"signal {spec.name} ({spec.key[:12]}) was never measured")
         if len(shards) == 1 and np.array_equal(_shard_ids(shards[0]), ids):
             return _load(shards[0])
-        places = IdIndex(self._known(spec)).find(ids)
+        places = IdIndex(_known(shards)).find(ids)
         if absent := int((places < 0).sum()):
             raise KeyError(f"signal {spec.name} ({spec.key[:12]}) lacks {absent} of {len(ids)} rows")
         counts = [pq.read_metadata(shard).num_rows for shard in shards]
@@ -107,9 +108,10 @@ class SignalStore:
     def _shards(self, spec: Spec) -> list[Path]:
         return sorted(self._folder(spec).glob("shard-*.parquet"))
 
-    def _known(self, spec: Spec) -> Ids:
-        shards = self._shards(spec)
-        return np.concatenate([_shard_ids(shard) for shard in shards]) if shards else np.zeros(0, "S32")
+
+def _known(shards: Sequence[Path]) -> Ids:
+    """The ids of all rows of `shards`, one after the other."""
+    return np.concatenate([np.zeros(0, "S32"), *(_shard_ids(shard) for shard in shards)])
 
 
 def _shard_ids(shard: Path) -> Ids:
@@ -143,16 +145,19 @@ def _row_bytes(values: Array) -> float:
 def _gather(shards: Sequence[Path], starts: NDArray[np.int64], places: NDArray[np.int64]) -> Array:
     """The values at `places`, counted over all shards; only shards that hold one of them are opened."""
     shard_of = np.searchsorted(starts, places, side="right") - 1
-    used = np.unique(shard_of)
-    parts = [_load(shards[index])[places[shard_of == index] - starts[index]] for index in used]
-    order = np.argsort(np.argsort(shard_of, kind="stable"), kind="stable")
-    if any(isinstance(part, csr_matrix) for part in parts):
-        return csr_matrix(vstack(parts, format="csr")[order])
-    if not parts:
-        return np.asarray(_load(shards[0])[:0])
-    out = np.empty((len(places), *parts[0].shape[1:]), parts[0].dtype)
-    for index, part in zip(used, parts, strict=True):
-        out[shard_of == index] = part
+    order = np.argsort(shard_of, kind="stable")
+    used, firsts = np.unique(shard_of[order], return_index=True)
+    inside = [order[first:stop] for first, stop in pairwise([*firsts.tolist(), len(order)])]
+    if not len(used):
+        return _load(shards[0])[:0]
+    parts = ((at, _load(shards[shard])[places[at] - starts[shard]]) for shard, at in zip(used, inside, strict=True))
+    if isinstance(_load(shards[0]), csr_matrix):
+        back = np.argsort(order, kind="stable")
+        return csr_matrix(vstack([part for _, part in parts], format="csr")[back])
+    first = _load(shards[0])
+    out = np.empty((len(places), *first.shape[1:]), first.dtype)
+    for at, part in parts:
+        out[at] = part
     return out
 
 

@@ -33,6 +33,11 @@ class File:
     kind: str
     compression: str | None = None
 
+    @property
+    def title(self) -> str:
+        """What places its rows."""
+        return self.name
+
 
 @dataclass(frozen=True, slots=True)
 class SavedDataset:
@@ -44,6 +49,12 @@ class SavedDataset:
     @property
     def name(self) -> str:
         return self.label
+
+    @property
+    def title(self) -> str:
+        """What places its rows: with the split, where there are several."""
+        split = (self.folder.parent / "dataset_dict.json").is_file()
+        return f"{self.label}:{self.folder.name}" if split else self.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,13 @@ class HubDataset:
     @property
     def label(self) -> str:
         return self.name
+
+    @property
+    def title(self) -> str:
+        """What places its rows: with all that tells it from another part of the same data set."""
+        revision = f"@{self.revision}" if self.revision else ""
+        split = "/".join(part for part in (self.config, self.split) if part)
+        return f"{self.name}{revision}{f':{split}' if split else ''}"
 
 
 Part: TypeAlias = File | SavedDataset | HubDataset
@@ -207,8 +225,9 @@ def _hash(path: Path) -> str:
 
 def _commit(part: HubDataset) -> str:
     from huggingface_hub import HfApi  # 0.3 s, and only hub names need it
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     try:
         return str(HfApi().dataset_info(part.name, revision=part.revision).sha)
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPError):
         return str(part.revision)

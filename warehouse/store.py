@@ -187,10 +187,9 @@ class Store:
 
     def _sweep(self) -> None:
         """Remove what killed processes of this host left under tmp."""
-        host = socket.gethostname()
-        for folder in (self.home / "tmp").glob(f"{host}-*-*"):
-            pid = folder.name.removeprefix(f"{host}-").split("-")[0]
-            if pid.isdigit() and not alive(int(pid)):
+        for folder in (self.home / "tmp").glob("*-*-*"):
+            host, pid, _ = folder.name.rsplit("-", 2)  # a host's name may hold hyphens
+            if host == socket.gethostname() and pid.isdigit() and not alive(int(pid)):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -18,7 +18,7 @@ class View:
 
 
 def _parquet(pattern: str) -> str:
-    return f"SELECT * FROM read_parquet('{{home}}/{pattern}', union_by_name = true)"
+    return f"SELECT * FROM read_parquet('{{home}}/{pattern}', union_by_name = true, hive_partitioning = false)"
 
 
 # The files of a pool are shared with its other versions: its key is the name of their folder, and the number of their
@@ -27,17 +27,19 @@ _SAMPLES = """SELECT split_part(filename, '/', -2) AS pool,
            split_part(parse_filename(filename, true), '-', 2)::BIGINT + file_row_number AS "row",
            * EXCLUDE (filename, file_row_number)
     FROM read_parquet('{home}/artifacts/*/*/samples-*.parquet', union_by_name = true, filename = true,
-                      file_row_number = true)"""
+                      file_row_number = true, hive_partitioning = false)"""
 _REJECTS = """SELECT split_part(filename, '/', -2) AS pool, * EXCLUDE (filename)
-    FROM read_parquet('{home}/artifacts/*/*/rejects-*.parquet', union_by_name = true, filename = true)"""
+    FROM read_parquet('{home}/artifacts/*/*/rejects-*.parquet', union_by_name = true, filename = true,
+                      hive_partitioning = false)"""
 _TOKENS = """SELECT d.pool, split_part(parse_filename(t.filename, true), '-', 2)::BIGINT + t.file_row_number AS "row",
            d.model, d.tokenizer, t.tokens
-    FROM read_parquet('{home}/artifacts/describe/*/tokens-*.parquet', filename = true, file_row_number = true) t
-    JOIN read_parquet('{home}/artifacts/describe/*/describe.parquet') d
+    FROM read_parquet('{home}/artifacts/describe/*/tokens-*.parquet', filename = true, file_row_number = true,
+                      hive_partitioning = false) t
+    JOIN read_parquet('{home}/artifacts/describe/*/describe.parquet', hive_partitioning = false) d
       ON d.description = split_part(t.filename, '/', -2)"""
 _POOLS = """SELECT pool, name, row_number() OVER (PARTITION BY name ORDER BY made) AS version,
            * EXCLUDE (pool, name, made), made
-    FROM read_parquet('{home}/artifacts/*/*/pool.parquet', union_by_name = true)"""
+    FROM read_parquet('{home}/artifacts/*/*/pool.parquet', union_by_name = true, hive_partitioning = false)"""
 _FOUND = {
     "cleaning": "key of the filter's artifact",
     "pool": "key of the pool version",
@@ -209,7 +211,8 @@ VIEWS: dict[str, View] = {
     "selected": View(
         "One row per chosen row: the sample with its rank, score and reason.",
         """SELECT c.selection, s.method, s.budget, s.seed, c.* EXCLUDE (selection)
-        FROM read_parquet('{home}/artifacts/select/*/selected.parquet', union_by_name = true) c
+        FROM read_parquet('{home}/artifacts/select/*/selected.parquet', union_by_name = true,
+                          hive_partitioning = false) c
         JOIN selections s USING (selection)""",
         {
             "selection": "key of the selection",
@@ -367,8 +370,9 @@ VIEWS: dict[str, View] = {
         "One row per run. A run without an end is still going or was killed.",
         """SELECT r.run, r.recipe, r.command, r.started, e.ended, coalesce(e.status, 'running or killed') AS status,
                e.error, e.report, r.version, r.recipe_text
-        FROM read_parquet('{home}/runs/*/run.parquet', union_by_name = true) r
-        LEFT JOIN read_parquet('{home}/runs/*/end.parquet', union_by_name = true) e USING (run)""",
+        FROM read_parquet('{home}/runs/*/run.parquet', union_by_name = true, hive_partitioning = false) r
+        LEFT JOIN read_parquet('{home}/runs/*/end.parquet', union_by_name = true, hive_partitioning = false) e
+          USING (run)""",
         {
             "run": "id, sorts by time",
             "recipe": "name of the recipe",
@@ -406,7 +410,8 @@ VIEWS: dict[str, View] = {
         "One row per artifact of the store.",
         """SELECT stage, key, created, seconds, version, params, inputs, model, seed, facts, files,
                list_sum(list_transform(json_extract(files, '$.*.bytes'), lambda b: b::BIGINT))::BIGINT AS bytes
-        FROM read_json('{home}/artifacts/*/*/manifest.json', columns = {{stage: 'VARCHAR', key: 'VARCHAR',
+        FROM read_json('{home}/artifacts/*/*/manifest.json', hive_partitioning = false,
+            columns = {{stage: 'VARCHAR', key: 'VARCHAR',
             created: 'TIMESTAMPTZ', seconds: 'DOUBLE', version: 'INTEGER', params: 'JSON', inputs: 'JSON',
             model: 'VARCHAR', seed: 'BIGINT', facts: 'JSON', files: 'JSON'}})
         WHERE stage IS NOT NULL""",

@@ -16,10 +16,11 @@ from cli_world import Winnow, alpaca, write_rows
 from flows import cache
 from warehouse import catalogue
 from warehouse.errors import InputError
+from warehouse.ids import as_ids
 from warehouse.prune import prune
 from warehouse.records import Spec, digest
 from warehouse.runs import RunLog, StageRecord
-from warehouse.signals import SignalStore, as_ids
+from warehouse.signals import SignalStore
 from warehouse.store import Artifact, Store, Work
 
 DRIVER = Path(__file__).with_name("crash_run.py")

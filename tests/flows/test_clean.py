@@ -165,3 +165,36 @@ def test_contamination_needs_something_to_compare_with(tmp_path: Path) -> None:
 def test_a_budget_larger_than_what_is_left_says_why(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the pool has 8, of which 5 were dropped in cleaning; give at most 3"):
         run(tmp_path, budget=4)
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder / "rows.jsonl", [row(f"{folder} {i}", "yes", id=i) for i in range(3)])
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "rows.jsonl").write_bytes((tmp_path / "a" / "rows.jsonl").read_bytes())
+    recipe = tmp_path / "r.yaml"
+    pools = ", ".join(f"{{path: {folder}/rows.jsonl}}" for folder in "abc")
+    recipe.write_text(f"name: r\npool: [{pools}]\nmethods: [random]\nbudgets: [9]\n")
+    race(
+        recipes.load(recipe, ()),
+        tmp_path / "home",
+        "run",
+        engine=PlainEngine(),
+        workers=HereWorkers(),
+        listener=Silent(),
+    )
+    found = query(tmp_path / "home", "SELECT location FROM samples ORDER BY 1").to_pylist()
+    assert [entry["location"] for entry in found] == [f"{folder}/rows.jsonl:{i}" for folder in "abc" for i in (1, 2, 3)]
+    assert drops(tmp_path) == {}
+
+
+def test_a_home_whose_path_looks_like_a_partition_is_read_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "source=web" / "run=3"
+    folder.mkdir(parents=True)
+    run(folder)
+    assert {entry["source"] for entry in query(folder / "home", "SELECT source FROM samples").to_pylist()} == {
+        "rows",
+        "test",
+    }
+    assert query(folder / "home", "SELECT count(*) AS n FROM runs WHERE run = '3'").to_pylist() == [{"n": 0}]

@@ -23,7 +23,8 @@ from flows.workers import HereWorkers
 from selection.cosine import cosines, unit_rows
 from warehouse.catalogue import query
 from warehouse.errors import InputError
-from warehouse.signals import SignalStore, as_ids
+from warehouse.ids import as_ids
+from warehouse.signals import SignalStore
 
 WORDS = ("river", "stone", "lantern", "harbour", "violin", "glacier", "pepper", "meadow", "engine", "saddle")
 RECIPE = """\

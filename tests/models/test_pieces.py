@@ -40,8 +40,11 @@ def byte_level(pattern: str, **extra: object) -> Tokenizer:
 TOKENIZERS = {
     "winnow-tiny": load_tokenizer(fetch("winnow-tiny"))[0],
     "llama": byte_level(LLAMA),
-    "leaves gaps": byte_level(r"[a-z]+"),
+    "word classes": byte_level(r" ?\w+|\s+|[^\s\w]+"),
 }
+
+
+COUNTERS = {name: piece_counter(tokenizer, CORPUS) for name, tokenizer in TOKENIZERS.items()}
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -49,9 +52,18 @@ TOKENIZERS = {
 @given(text=TEXT)
 def test_counts_are_the_librarys(name: str, text: str) -> None:
     tokenizer = TOKENIZERS[name]
-    counted = piece_counter(tokenizer, CORPUS)
+    counted = COUNTERS[name]
     assert counted is not None
     assert counted(text) == len(tokenizer.encode(text, add_special_tokens=False))
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_scripts_and_control_characters_are_counted_alike(name: str) -> None:
+    tokenizer, texts = TOKENIZERS[name], ["हिन्दी काम", "x² ¼ ٣ \x1c\x1d a\u0301", "a\u200bb\u2028c", "ไทย \ufeff 𝔘𝟘"]
+    counted = piece_counter(tokenizer, ["hello world"])
+    assert counted is None or [counted(text) for text in texts] == [
+        len(tokenizer.encode(text, add_special_tokens=False)) for text in texts
+    ]
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,17 +71,18 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = TOKENIZERS["llama"]
     counted = piece_counter(tokenizer, ["a"])
     assert counted is not None
-    for text in ("a b", "c d", "e f g"):
+    for text in ("a b", "c d", "e f g", "a b c d e f g h", "x" * 100):
         assert counted(text) == len(tokenizer.encode(text, add_special_tokens=False))
         assert len(counted._known) <= 3
 
 
 def test_other_kinds_of_tokenizer_are_left_to_the_library() -> None:
     normalised, stripping, plain = byte_level(LLAMA), byte_level(LLAMA), Tokenizer(models.BPE())
+    gaps = byte_level(r"[a-z]+")  # what lies between the matches is a piece too
     normalised.normalizer = normalizers.NFC()
     stripping.add_special_tokens([AddedToken("<pad>", lstrip=True)])
     plain.pre_tokenizer = pre_tokenizers.Whitespace()
-    assert [piece_counter(made, CORPUS) for made in (normalised, stripping, plain)] == [None] * 3
+    assert [piece_counter(made, CORPUS) for made in (normalised, stripping, plain, gaps)] == [None] * 4
 
 
 def test_a_counter_that_disagrees_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:

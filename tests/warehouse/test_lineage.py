@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from warehouse import catalogue, lineage
 from warehouse.errors import InputError
+from warehouse.ids import as_ids
 from warehouse.records import Spec, digest
-from warehouse.signals import SignalStore, as_ids
+from warehouse.signals import SignalStore
 from warehouse.store import Artifact, Store, Work
 from warehouse.tables import CHECKPOINT, write_rows
 

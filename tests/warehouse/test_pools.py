@@ -264,12 +264,14 @@ def group(path: Path, index: int) -> int:
     return int(pq.read_metadata(path).row_group(index).num_rows)
 
 
-@pytest.mark.parametrize("part", [1, 7, 100])
-def test_rows_come_in_any_order_in_parts(reader: PoolReader, monkeypatch: pytest.MonkeyPatch, part: int) -> None:
-    monkeypatch.setattr(pools, "PART_ROWS", part)
+@pytest.mark.parametrize("chars", [1, 20, 10_000])
+def test_rows_come_in_any_order_in_parts(reader: PoolReader, monkeypatch: pytest.MonkeyPatch, chars: int) -> None:
+    monkeypatch.setattr(pools, "PART_CHARS", chars)
     rows = np.random.default_rng(0).permutation(30)[:20]
-    parts = list(reader.in_order(rows, ["location"]))
-    assert [start for start, _ in parts] == list(range(0, 20, part))
+    parts = list(reader.in_order(rows, ["location", "chars"]))
+    assert [start for start, _ in parts] == np.cumsum([0, *(len(table) for _, table in parts)])[:-1].tolist()
+    assert all(len(table) == 1 or sum(table["chars"].to_pylist()) <= chars for _, table in parts)
+    assert (len(parts) == 1) == (chars == 10_000)
     assert [name for _, table in parts for name in table["location"].to_pylist()] == [f"row {row}" for row in rows]
 
 

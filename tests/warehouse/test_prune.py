@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from warehouse.ids import as_ids
 from warehouse.prune import Pruned, prune
 from warehouse.records import Spec, digest
 from warehouse.runs import RunLog, StageRecord
-from warehouse.signals import SignalStore, as_ids
+from warehouse.signals import SignalStore
 from warehouse.store import Artifact, Store, Work
 
 NEVER = datetime.max.replace(tzinfo=UTC)  # nothing is newer: what did not finish is not kept

@@ -140,3 +140,51 @@ def test_a_hub_data_set_is_known_without_a_network(monkeypatch: pytest.MonkeyPat
 
     assert one("org/name").content == one("org/name").content
     assert one("org/name").content != one(other).content
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(row(1))
+    (piece,) = pieces(locate(str(path)))
+    path.write_bytes(row(2))
+    with pytest.raises(InputError, match="changed while it was read"):
+        shards.write_shard(piece, tmp_path / "out")
+
+
+def test_a_long_line_of_a_compressed_file_is_not_held_whole(tmp_path: Path, monkeypatch_piece: Any) -> None:
+    monkeypatch_piece(1000)
+    path = tmp_path / "a.jsonl.gz"
+    giant = b'{"instruction": "' + b"x" * 9_000_000 + b'", "output": "y"}\n'
+    path.write_bytes(gzip.compress(row(1) + giant + row(2)))
+    cut = list(pieces(locate(str(path))))
+    assert max(len(piece.text) for piece in cut if isinstance(piece, Lines) and piece.text) < 8_500_000
+    assert ingest([str(path)], tmp_path / "out").dropped == {"too_large": 1}
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_notes_are_kept_where_a_window_ends_before_its_part(tmp_path: Path, limit: int | None) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 1}]
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps({'messages': turns})}\n" * 3)
+    funnel = ingest([replace(locate(str(tmp_path / "a.jsonl")), limit=limit)], tmp_path / "out")
+    assert funnel.notes == ("a.jsonl: turn field 'weight' dropped",)
+
+
+def test_the_same_rows_under_two_names_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    for name in ("in/a.jsonl", "in/sub/b.jsonl"):
+        (tmp_path / name).write_bytes(row(1) * 5)
+    whole = locate(str(tmp_path / "in"))
+    for other in (locate(str(tmp_path / "in" / "sub")), replace(locate(str(tmp_path / "in/a.jsonl")), skip=4)):
+        for sources in ([whole, other], [replace(whole, skip=8), other]):
+            with pytest.raises(InputError, match="which another source names already"):
+                ingest(sources, tmp_path / "out")
+
+
+def test_a_stored_format_hides_no_column(tmp_path: Path) -> None:
+    from datasets import Dataset
+
+    data = Dataset.from_dict({"prompt": ["a"], "completion": ["b"], "skill": ["s"]})
+    data.set_format("numpy", columns=["prompt", "completion"])
+    data.save_to_disk(tmp_path / "saved")
+    ingest([str(tmp_path / "saved")], tmp_path / "out")
+    assert PoolReader(tmp_path / "out").examples([0])[0].meta == {"skill": "s"}

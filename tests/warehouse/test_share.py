@@ -21,11 +21,12 @@ import pytest
 
 from warehouse import catalogue, remote, share
 from warehouse.errors import InputError
+from warehouse.ids import as_ids
 from warehouse.records import Spec, digest
 from warehouse.remote import DamagedError, Remote
 from warehouse.runs import RunLog, StageRecord
 from warehouse.share import Moved
-from warehouse.signals import SignalStore, as_ids
+from warehouse.signals import SignalStore
 from warehouse.store import Artifact, Store, Work
 
 SPEC = Spec("representation", {"model": "m"})
