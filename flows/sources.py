@@ -49,7 +49,10 @@ def _given(run: Run, name: str, source: Source, data: Path, seed: int) -> Given:
     if source.synthesize is None:
         return located(source, data)
     made = synthesize(run, f"synthesize {name}", source.synthesize, source.params, seed)
-    return Given(sources.locate(str(made.folder / ROWS_FILE)), source.licence, made.key)
+    (rows,) = sources.locate(str(made.folder / ROWS_FILE)).parts
+    assert isinstance(rows, sources.File)
+    named = replace(rows, name=f"{source.synthesize}.jsonl")  # many a user's file is called as the artifact's is
+    return Given(sources.Source(named.name, (named,)), source.licence, made.key)
 
 
 def located(source: Source, data: Path) -> Given:
