@@ -160,3 +160,12 @@ def test_manifest_names_every_file_and_part(store: Store) -> None:
     manifest = json.loads((store.folder(WORK.stage, WORK.key) / "manifest.json").read_text())
     assert manifest["files"]["rows.txt"]["bytes"] == 4
     assert {key: manifest[key] for key in WORK.parts()} == WORK.parts()
+
+
+def test_ids_of_runs_sort_as_they_start() -> None:
+    from warehouse.runs import new_run_id
+
+    ids = [new_run_id() for _ in range(50)]
+    starts = [name[:-3] for name in ids]
+    assert starts == sorted(starts)
+    assert len(set(starts)) > 1, "runs of one second are told apart"
