@@ -89,6 +89,6 @@ class RunLog:
 
 
 def new_run_id() -> str:
-    """An id that sorts by its start: the second in UTC, the microsecond as five hexadecimal digits, three random ones."""
+    """An id that sorts by its start: second in UTC, microsecond as five hexadecimal digits, three random ones."""
     now = datetime.now(UTC)
     return f"{now:%Y%m%dT%H%M%S}-{now.microsecond:05x}{uuid.uuid4().hex[:3]}"
