@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 
@@ -17,7 +16,7 @@ from flows.workers import HereWorkers, Workers
 from models.fingerprint import fingerprint
 from training.cost import forward_flops
 from warehouse.errors import InputError
-from warehouse.pools import PoolReader
+from warehouse.pools import PoolReader, opened
 from warehouse.records import Example, Rows, Spec
 from warehouse.signals import Array, Gathered, SignalStore, Values
 from warehouse.tables import ids_of
@@ -143,7 +142,7 @@ def measure(
 def measure_chunk(home: Path, meter: Meter, spec: Spec, folder: Path, chunk: Rows) -> None:
     """Measure some rows of the pool in `folder` and keep their values; runs in any process."""
     begun = time.monotonic()
-    pool = _opened(folder)
+    pool = opened(folder)
     values, flops = _kept(meter).compute(spec)(pool.examples(chunk))
     cost = {"seconds": time.monotonic() - begun, "flops": flops}
     ids = [ids_of(table["sample_id"]) for _, table in pool.take(chunk, ["sample_id"])]
@@ -167,12 +166,6 @@ class Done:
 
 
 _meters: dict[Representation, Meter] = {}
-
-
-@lru_cache(maxsize=4)
-def _opened(folder: Path) -> PoolReader:
-    """A pool never changes, so a process reads once where its rows lie."""
-    return PoolReader(folder)
 
 
 def _kept(meter: Meter) -> Meter:

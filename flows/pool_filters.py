@@ -84,14 +84,7 @@ class NearDuplicate:
         answer = near_duplicates(shards, alive, self.threshold)
         if answer.limited:
             sieve.run.listener.say(f"near_duplicate: {answer.limited} rows stay that share keys with too many others")
-        k = len(answer.rows)
-        return found(
-            answer.rows,
-            ["near_duplicate"] * k,
-            others=answer.witnesses,
-            other_pools=[sieve.pool.key] * k,
-            values=answer.similarities,
-        )
+        return _resembling(sieve, "near_duplicate", Pairs(answer.rows, answer.witnesses, answer.similarities))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +147,7 @@ class SemanticDuplicate:
     def __call__(self, sieve: Sieve, alive: NDArray[np.bool_]) -> Found:
         rows = np.flatnonzero(alive)
         pairs = semantic.near_duplicates(_vectors(sieve, rows), rows, self.threshold)
-        k = len(pairs.rows)
-        return found(
-            pairs.rows,
-            ["semantic_duplicate"] * k,
-            others=pairs.others,
-            other_pools=[sieve.pool.key] * k,
-            values=pairs.similarities,
-        )
+        return _resembling(sieve, "semantic_duplicate", pairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +207,13 @@ POOL_FILTERS: Mapping[str, Callable[..., PoolFilter]] = {
 }
 AGAINST_REFERENCES: Final = frozenset({"contamination", "semantic_contamination"})
 BY_VECTORS: Final = frozenset({"semantic_duplicate", "semantic_contamination"})
+
+
+def _resembling(sieve: Sieve, reason: str, pairs: Pairs) -> Found:
+    """Rows that another row of the same pool resembles."""
+    k = len(pairs.rows)
+    keys = [sieve.pool.key] * k
+    return found(pairs.rows, [reason] * k, others=pairs.others, other_pools=keys, values=pairs.similarities)
 
 
 def _check_cosine(name: str, threshold: float) -> None:

@@ -206,4 +206,4 @@ def _make_shard(store: Store, work: Work, piece: shards.Piece, licence: str | No
 
 def read(artifact: Artifact) -> PoolReader:
     """The rows of an ingested pool version."""
-    return PoolReader(artifact.folder)
+    return pools.opened(artifact.folder)

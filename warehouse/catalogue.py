@@ -1,7 +1,7 @@
 """The DuckDB catalogue: a file of views over globs of the artifacts' Parquet, and nothing else.
 
 The pipeline never holds the file open, so an analyst's shell cannot block a run nor a run an analyst. Views are created
-once; new artifacts appear in them by themselves. Delete the file and `open_catalogue` rebuilds it.
+once; new artifacts appear in them by themselves. Delete the file and `ensure` rebuilds it.
 """
 
 import contextlib
@@ -121,13 +121,9 @@ def query(home: Path, sql: str) -> pa.Table:
                 raise InputError("the warehouse is read-only: ask with SELECT, DESCRIBE or SHOW")
             return answer.to_arrow_table()
     except (duckdb.Error, RuntimeError) as error:
-        raise InputError(f"the query failed: {_first_lines(str(error))}. Tables: {', '.join(VIEWS)}") from error
+        raise ask.refused(error) from error
 
 
 def _quoted(home: Path) -> str:
     """The path as part of a glob inside an SQL string: quotes doubled, glob characters taken literally."""
     return re.sub(r"([*?\[])", r"[\1]", str(home)).replace("'", "''")
-
-
-def _first_lines(text: str) -> str:
-    return re.sub(r"\s+", " ", text.strip())[:400].rstrip(".")

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -299,6 +299,12 @@ class PoolReader:
     def _read(self, group: int, positions: NDArray[np.int64] | None = None) -> list[Example]:
         table = self._table(group, ["messages", "source", "meta"])
         return list(map(example_of, (table if positions is None else table.take(positions)).to_pylist()))
+
+
+@lru_cache(maxsize=16)
+def opened(folder: Path) -> PoolReader:
+    """The reader of a pool artifact: a pool never changes, so a process looks only once where its rows lie."""
+    return PoolReader(folder)
 
 
 def _parts(ends: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
