@@ -2,10 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -131,12 +130,15 @@ def ingest(run: Run, name: str, given: Sequence[Given], workers: Workers) -> Art
     """
     pools.check_sources([part.source for part in given])
     given = _told_apart(given)
-    keys = [work.key for work, _, _ in _shards(given)]
+    cut = [_without_text(shard) for shard in _shards(given)]
+    keys = [shard.work.key for shard in cut]
     made_by = [part.made_by for part in given if part.made_by]
     work = Work("ingest", INGEST_VERSION, {"name": name}, {"shards": keys, "synthesized": made_by})
 
     def make(draft: Draft) -> Counts:
-        made = _make_shards(run, name, given, workers)
+        # what was read compressed is read again: its text was not kept
+        again = any(isinstance(shard.piece, shards.Lines) and shard.piece.part.compression for shard in cut)
+        made = _make_shards(run, name, _shards(given) if again else cut, workers)
         if missing := [key for key in keys if key not in made]:
             raise InputError(f"{name}: {len(missing)} parts changed while they were read; run the same command again")
         folders = [made[key].folder for key in keys]
@@ -170,24 +172,38 @@ def _told_apart(given: Sequence[Given]) -> list[Given]:
     ]
 
 
-def _shards(given: Sequence[Given]) -> Iterator[tuple[Work, shards.Piece, str | None]]:
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A shard to be: the work that names it, the piece it is made of, and the licence of rows that name none."""
+
+    work: Work
+    piece: shards.Piece
+    licence: str | None
+
+
+def _shards(given: Sequence[Given]) -> Iterator[Cut]:
     for part in given:
         for piece in shards.pieces(part.source):
             params = shards.identity(piece) | {"licence": part.licence}
-            yield Work("shard", SHARD_VERSION, params, {"content": piece.content}), piece, part.licence
+            work = Work("shard", SHARD_VERSION, params, {"content": piece.content})
+            yield Cut(work, piece, part.licence)
 
 
-def _make_shards(run: Run, name: str, given: Sequence[Given], workers: Workers) -> dict[str, Artifact]:
+def _without_text(cut: Cut) -> Cut:
+    return replace(cut, piece=replace(cut.piece, text=None)) if isinstance(cut.piece, shards.Lines) else cut
+
+
+def _make_shards(run: Run, name: str, cut: Iterable[Cut], workers: Workers) -> dict[str, Artifact]:
     """Every shard by its key; the missing ones are made, spread over the workers."""
     made: dict[str, Artifact] = {}
 
-    def missing() -> Iterator[tuple[Any, ...]]:
-        for work, piece, licence in _shards(given):
-            shard = run.store.find(work)
+    def missing() -> Iterator[tuple[Store, Cut]]:
+        for each in cut:
+            shard = run.store.find(each.work)
             if shard is None:
-                yield run.store, work, piece, licence
+                yield run.store, each
             else:
-                made[work.key] = shard
+                made[each.work.key] = shard
 
     done = 0
     for shard in spread(workers, _make_shard, missing()):
@@ -197,11 +213,11 @@ def _make_shards(run: Run, name: str, given: Sequence[Given], workers: Workers) 
     return made
 
 
-def _make_shard(store: Store, work: Work, piece: shards.Piece, licence: str | None) -> Artifact:
+def _make_shard(store: Store, cut: Cut) -> Artifact:
     def make(draft: Draft) -> Counts:
-        return Counts(*shards.write_shard(piece, draft.folder, licence))
+        return Counts(*shards.write_shard(cut.piece, draft.folder, cut.licence))
 
-    return produce(store, work, make)
+    return produce(store, cut.work, make)
 
 
 def read(artifact: Artifact) -> PoolReader:

@@ -169,7 +169,7 @@ def _hub_stream(part: HubDataset) -> "IterableDataset":
     from datasets.exceptions import DatasetsError
 
     try:
-        splits = load_dataset(part.name, part.config, revision=part.revision, streaming=True)
+        splits = load_dataset(part.name, part.config, revision=part.commit or part.revision, streaming=True)
     except (OSError, ValueError, RuntimeError, DatasetsError) as error:
         raise InputError(
             f"{part.name}: there is no such local file or folder, and no data set of this name could be loaded from "

@@ -8,8 +8,8 @@ any process and any order; a killed import goes on with those that are missing.
 
 import hashlib
 import io
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -24,10 +24,13 @@ from warehouse.pool_writer import Origin, Prepared, ShardWriter, prepare
 from warehouse.readers import opener, read, read_groups
 from warehouse.records import digest
 from warehouse.rejects import ROW_LIMIT, Refused
-from warehouse.sources import File, Part, Source, content
+from warehouse.sources import File, Part, Source, content, pinned
 
 PIECE_BYTES = 16 * 2**20
 PIECE_ROWS = 16_384
+
+Stamps: TypeAlias = Mapping[Path, tuple[int, int]]
+"""Size and time of files, taken before their content was read: a piece known by whole files is read from the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Groups:
 
     part: File
     content: str
+    stamps: Stamps
     first: int
     stop: int
     row: int
@@ -59,6 +63,7 @@ class Window:
 
     parts: tuple[Part, ...]
     content: str
+    stamps: Stamps
     start: int
     stop: int | None
 
@@ -72,15 +77,16 @@ def pieces(source: Source) -> Iterator[Piece]:
     Raises `InputError` where a file cannot be read.
     """
     try:
-        yield from _cut(source)
+        yield from _cut(replace(source, parts=tuple(map(pinned, source.parts))))
     except (OSError, EOFError, pa.ArrowInvalid) as error:
         raise InputError(f"cannot read {source.text}: {error}") from error
 
 
 def _cut(source: Source) -> Iterator[Piece]:
     if source.skip or source.limit is not None:
+        stamps = _stamps(source.parts)
         whole = digest("\n".join(map(content, source.parts)))
-        yield Window(source.parts, whole, source.skip, source.stop)
+        yield Window(source.parts, whole, stamps, source.skip, source.stop)
         return
     for part in source.parts:
         yield from _pieces(part)
@@ -104,26 +110,29 @@ def write_shard(piece: Piece, out: Path, licence: str | None = None) -> tuple[in
     `licence` is that of the source. Raises `InputError` where the piece cannot be read.
     """
     notes: dict[str, None] = {}
-    stamps = _stamps(piece)
     with ShardWriter(out, licence) as writer:
         for label, location, row in _rows(piece, notes):
             if isinstance(row, Refused):
                 writer.reject(label, location, row)
             else:
                 writer.keep(row[0], Origin(location, row[1]))
-    if _stamps(piece) != stamps:
-        raise InputError(f"{', '.join(map(str, stamps))} changed while it was read; run the same command again")
+    _check_stamps(piece)
     writer.write_summary(list(notes))
     return writer.rows_in, writer.kept, dict(sorted(writer.dropped.items()))
 
 
-def _stamps(piece: Piece) -> dict[Path, tuple[int, int]]:
-    """Size and time of the files of a piece that is known by its whole file, to see that they stay as they are."""
+def _stamps(parts: Sequence[Part]) -> Stamps:
+    stats = {part.path: part.path.stat() for part in parts if isinstance(part, File)}
+    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()}
+
+
+def _check_stamps(piece: Piece) -> None:
+    """Raise `InputError` where a file is no longer the one that the piece is known by."""
     if isinstance(piece, Lines):
-        return {}
-    parts = piece.parts if isinstance(piece, Window) else (piece.part,)
-    files = [part.path for part in parts if isinstance(part, File)]
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+        return  # known by its own bytes, which were looked at again
+    if _stamps(piece.parts if isinstance(piece, Window) else (piece.part,)) != piece.stamps:
+        named = ", ".join(map(str, piece.stamps))
+        raise InputError(f"{named} changed while it was read; run the same command again")
 
 
 Read = tuple[str, str, tuple[Prepared, str | None] | Refused]  # label, location, and the row with its explicit id
@@ -134,7 +143,8 @@ def _pieces(part: Part) -> Iterator[Piece]:
         return _groups(part)
     if isinstance(part, File) and part.kind in ("json", "jsonl") and holds_lines(opener(part), part.kind == "jsonl"):
         return _lines(part)
-    return iter([Window((part,), content(part), 0, None)])
+    stamps = _stamps((part,))
+    return iter([Window((part,), content(part), stamps, 0, None)])
 
 
 def _lines(part: File) -> Iterator[Lines]:
@@ -153,14 +163,14 @@ def _lines(part: File) -> Iterator[Lines]:
 
 
 def _groups(part: File) -> Iterator[Groups]:
-    known = content(part)
+    stamps, known = _stamps((part,)), content(part)
     metadata = pq.read_metadata(part.path)
     first = row = rows = size = 0
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
         rows, size = rows + group.num_rows, size + group.total_byte_size
         if rows >= PIECE_ROWS or size >= PIECE_BYTES or index + 1 == metadata.num_row_groups:
-            yield Groups(part, known, first, index + 1, row)
+            yield Groups(part, known, stamps, first, index + 1, row)
             first, row, rows, size = index + 1, row + rows, 0, 0
 
 

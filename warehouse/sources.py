@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -59,12 +59,13 @@ class SavedDataset:
 
 @dataclass(frozen=True, slots=True)
 class HubDataset:
-    """One split of a hub data set; without a split `train`, or the only one."""
+    """One split of a hub data set; without a split `train`, or the only one. `commit` is what `pinned` found."""
 
     name: str
     revision: str | None = None
     config: str | None = None
     split: str | None = None
+    commit: str | None = None
 
     @property
     def label(self) -> str:
@@ -212,7 +213,7 @@ def content(part: Part) -> str:
         return _hash(part.path)[:32]
     if isinstance(part, SavedDataset):
         return digest("\n".join(f"{path.name} {_hash(path)}" for path in sorted(part.folder.glob("*.arrow"))))
-    return digest(f"{part.config}\n{part.split}\n{_commit(part)}")
+    return digest(f"{part.config}\n{part.split}\n{part.commit or part.revision}")
 
 
 def _hash(path: Path) -> str:
@@ -223,11 +224,14 @@ def _hash(path: Path) -> str:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _commit(part: HubDataset) -> str:
+def pinned(part: Part) -> Part:
+    """`part`, a hub data set with the commit that its revision means now; without a network its name alone counts."""
+    if not isinstance(part, HubDataset) or part.commit is not None:
+        return part
     from huggingface_hub import HfApi  # 0.3 s, and only hub names need it
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     try:
-        return str(HfApi().dataset_info(part.name, revision=part.revision).sha)
+        return replace(part, commit=HfApi().dataset_info(part.name, revision=part.revision).sha)
     except (OSError, ValueError, HTTPError):
-        return str(part.revision)
+        return part
