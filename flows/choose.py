@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from eval.overlap import Ids, overlap, require_disjoint
 from flows import measure
 from flows.clean import Asked, survivors, write_steps
-from flows.measure import Meter
 from flows.run import Counts, Run
 from flows.sieve import Sieve
 from flows.sources import read
-from selection.problem import Method, Problem
-from selection.table import build
+from selection.limits import Limits, choose
+from selection.problem import Method, Problem, Reads, signals_of
 from warehouse.duplicates import Found, found
 from warehouse.errors import InputError
 from warehouse.ids import IdIndex
@@ -27,7 +26,7 @@ from warehouse.store import Artifact, Draft, Work
 from warehouse.tables import SELECTED, SELECTION, write_rows
 
 OVERLAP_VERSION = 2
-SELECT_VERSION = 2
+SELECT_VERSION = 3
 CANDIDATES_FILE = "candidates.npy"
 SELECTED_FILE = "selected.parquet"
 CHOSEN_COLUMNS = ["row", "sample_id", "rank", "score", "weight", "reason", "source"]
@@ -53,22 +52,33 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A method with its parameters, a budget in rows and a seed: what one selection is asked with."""
+    """A method as the recipe names it, what its answer keeps to, and a seed: what one selection is asked with."""
 
     name: str
     params: Mapping[str, Any]
-    budget: int
+    method: Method
+    limits: Limits
     seed: int
+
+    @property
+    def budget(self) -> int:
+        return self.limits.budget
 
     @property
     def label(self) -> str:
         """The method as tables name it: with the parameters that are not its defaults."""
-        given = ", ".join(f"{name}={value}" for name, value in sorted(self.params.items()))
-        return f"{self.name}({given})" if given else self.name
+        return label(self.name, self.params)
 
     @property
     def title(self) -> str:
-        return f"select {self.label} {self.budget} seed {self.seed}"
+        unit = "" if self.limits.unit == "rows" else f" {self.limits.unit}"
+        return f"{self.label} {self.budget}{unit} seed {self.seed}"
+
+
+def label(name: str, params: Mapping[str, Any]) -> str:
+    """A method and the parameters that a recipe gives it."""
+    given = ", ".join(f"{param}={value}" for param, value in sorted(params.items()))
+    return f"{name}({given})" if given else name
 
 
 def exclude(sieve: Sieve, cleaned: Sequence[Artifact]) -> Artifact:
@@ -113,7 +123,7 @@ def _overlap(sieve: Sieve) -> Found:
 
 
 def check_budget(question: Question, budgets: Sequence[int]) -> None:
-    """Raise `InputError` where a budget is larger than what may be chosen, before anything is measured."""
+    """Raise `InputError` where a budget in rows is larger than what may be chosen, before anything is measured."""
     n, left = question.pool.manifest["facts"]["rows_out"], question.candidates.manifest["facts"]["rows_out"]
     if max(budgets) > left:
         asked = sum(question.candidates.manifest["facts"]["dropped"].values())
@@ -131,21 +141,34 @@ def ids_of(artifact: Artifact) -> Ids:
     return Ids(pool.sample_ids().astype(np.str_), pool.prompt_ids().astype(np.str_))
 
 
-def select(run: Run, question: Question, choice: Choice, meter: Meter) -> Artifact:
-    """The rows that `choice` takes, as the tables `selections` and `selected` and as training data."""
-    method = build(choice.name, choice.params, **meter.filled())
-    reads = {name: spec.key for name, spec in method.reads.items()}
-    inputs = {"pool": question.pool.key, "candidates": question.candidates.key, "signals": reads}
+def select(run: Run, question: Question, choice: Choice, length: Spec | None = None) -> Artifact:
+    """The rows that `choice` takes, as the tables `selections` and `selected` and as training data.
+
+    `length` is the signal that a budget in tokens counts by.
+    """
+    reads = signals_of(choice.method)
+    inputs = {
+        "pool": question.pool.key,
+        "candidates": question.candidates.key,
+        "signals": {name: spec.key for name, spec in reads.candidates.items()},
+    }
     if question.target is not None:
         inputs["target"] = question.target.key
     params = {"method": choice.name, "params": dict(choice.params), "budget": choice.budget}
+    if not choice.limits.plain:
+        counted = length.key if length is not None and choice.limits.unit == "tokens" else None
+        params["limits"] = {
+            "unit": choice.limits.unit, "tokens": counted,
+            "caps": dict(choice.limits.caps), "floors": dict(choice.limits.floors),
+        }  # fmt: skip
     work = Work("select", SELECT_VERSION, params, inputs, seed=choice.seed)
 
     def make(draft: Draft) -> Counts:
         pool = read(question.pool)
         candidates = question.rows()
-        problem = _problem(run, question, method, choice.budget, pool, candidates)
-        answer = method(problem, np.random.default_rng(choice.seed))
+        answer = choose(
+            choice.method, _problem(run, question, reads, length, pool, candidates), choice.limits, choice.seed
+        )
         _write(draft, work.key, question.pool.key, choice, pool, candidates[answer.rows], answer)
         return Counts(
             pool.n,
@@ -153,25 +176,34 @@ def select(run: Run, question: Question, choice: Choice, meter: Meter) -> Artifa
             {"not chosen": len(candidates) - len(answer.rows), **_kept_out(pool.n, candidates)},
         )
 
-    return run.stage(choice.title, work, make)
+    return run.stage(f"select {choice.title}", work, make)
 
 
 def _kept_out(n: int, candidates: Rows) -> dict[str, int]:
     return {"not candidates": n - len(candidates)} if len(candidates) < n else {}
 
 
-def _problem(run: Run, question: Question, method: Method, budget: int, pool: PoolReader, candidates: Rows) -> Problem:
+def _problem(
+    run: Run, question: Question, reads: Reads, length: Spec | None, pool: PoolReader, candidates: Rows
+) -> Problem:
     target = read(question.target) if question.target is not None else None
     tasks, task_of = np.unique(target.sources().astype(str), return_inverse=True) if target else (np.zeros(0, str), [])
+    costs = None if length is None else np.asarray(measure.read_whole(run, length, pool, candidates))
     return Problem(
-        budget=budget,
+        budget=1,
         keys=pool.keys()[candidates],
-        candidates={name: measure.read(run, spec, pool, candidates) for name, spec in method.reads.items()},
-        targets={name: measure.read_whole(run, spec, target) for name, spec in method.reads.items()} if target else {},
+        candidates={name: measure.read(run, spec, pool, candidates) for name, spec in reads.candidates.items()},
+        targets={name: measure.read_whole(run, spec, target) for name, spec in reads.targets.items()} if target else {},
         target_task=np.asarray(task_of, np.int64),
         task_names=tuple(tasks.tolist()),
-        groups={"source": pool.sources()[candidates]},
+        groups={"source": pool.sources()[candidates], "instruction": _codes(pool.prompt_ids()[candidates])},
+        costs=costs,
     )
+
+
+def _codes(labels: NDArray[Any]) -> Rows:
+    """A number for each of `labels` (n,); equal ones have the same."""
+    return np.asarray(np.unique(labels, return_inverse=True)[1], np.int64)
 
 
 def _write(
@@ -185,6 +217,7 @@ def _write(
         "spec": spec.key,
         "params": canonical(dict(choice.params)),
         "budget": choice.budget,
+        "unit": choice.limits.unit,
         "seed": choice.seed,
         "rows": len(rows),
         "direction": str(answer.diagnostics["direction"]),

@@ -135,8 +135,8 @@ def _measured(sieve: Sieve, entries: Sequence[Asked], alive: Alive) -> str:
     if any(entry.name in AGAINST_REFERENCES for entry in entries):
         sets |= {name: (reference, None) for name, reference in sieve.references.items()}
     for name, (artifact, rows) in sets.items():
-        title = f"measure {spec.name} of {name} for {', '.join(entry.name for entry in entries)}"
-        measure(sieve.run, title, sieve.meter, spec, read(artifact), sieve.workers, rows)
+        title = f"{name} for {', '.join(entry.name for entry in entries)}"
+        measure(sieve.run, title, sieve.meter, [spec], read(artifact), sieve.workers, rows)
     return spec.key
 
 

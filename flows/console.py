@@ -46,10 +46,7 @@ class ConsoleListener:
         self.console.print(escape(text), soft_wrap=True)
 
     def stage(self, record: StageRecord) -> None:
-        state = f"computed in {record.seconds:6.1f} s" if record.computed else "cached           "
-        dropped = "".join(f", {n:,} {reason}" for reason, n in sorted(record.dropped.items()))
-        rows = f"{record.rows_in:,} → {record.rows_out:,} rows{dropped}"
-        self.say(f"{state}  {record.name:<34} {record.key[:12]}  {rows}")
+        self.say(line(record))
         if self._bar is not None and record.name in self._tasks:
             self._bar.remove_task(self._tasks.pop(record.name))
 
@@ -65,3 +62,11 @@ class ConsoleListener:
             self._clocks[name] = (begun, now)
             left = f", {(total - done) / rate:.0f} s left" if total and rate else ""
             self.say(f"  {name}: {done:,}{f' of {total:,}' if total else ''} ({rate:,.0f}/s{left})")
+
+
+def line(record: StageRecord) -> str:
+    """What happened in a stage: computed or cached, its name, its key, its funnel."""
+    state = f"computed in {record.seconds:6.1f} s" if record.computed else "cached           "
+    dropped = "".join(f", {n:,} {reason}" for reason, n in sorted(record.dropped.items()))
+    rows = f"{record.rows_in:,} → {record.rows_out:,} rows{dropped}"
+    return f"{state}  {record.name:<34} {record.key[:12]}  {rows}"

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any, Protocol, TypeVar
 
+from flows.console import line
 from flows.run import step
 from warehouse.runs import StageRecord
 
@@ -61,10 +62,13 @@ class PrefectEngine:
 
 def _as_task(name: str, work: Callable[[], T]) -> Any:
     """Run one step and return its state: Cached where no stage inside computed anything."""
+    from prefect.logging import get_run_logger
     from prefect.states import Completed
 
     with step() as records:
         answer = work()
+    for record in records:
+        get_run_logger().info(line(record))
     computed = sum(record.computed for record in records)
     _publish(name, records)
     state, message = ("Computed", f"{computed} of {len(records)} stages computed") if computed else ("Cached", "found")

@@ -1,7 +1,7 @@
 """Signals: fetched from the signal store, and measured there for the rows that nobody has measured yet."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,144 +9,113 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
+from numpy.typing import NDArray
 
-from flows.recipes import Representation
+from flows.meter import Compute, Meter
 from flows.run import Counts, Run
 from flows.workers import HereWorkers, Workers
-from models.fingerprint import fingerprint
-from training.cost import forward_flops
-from warehouse.errors import InputError
 from warehouse.pools import PoolReader, opened
-from warehouse.records import Example, Rows, Spec
+from warehouse.records import Rows, Spec
 from warehouse.signals import Array, Gathered, SignalStore, Values
 from warehouse.tables import ids_of
 
 CHUNK_ROWS = 2048  # one shard: what a crash can cost, and what is sorted by length together
 PLAIN_CHUNK_ROWS = 16_384  # of signals that no model measures: seconds each
-BY_MODEL = ("representation",)
-
-Compute = Callable[[Sequence[Example]], tuple[Array, int]]
-"""Values of some rows, and the floating-point operations of a model that they took."""
-
-
-@dataclass(slots=True)
-class Meter:
-    """Measures the signals that methods ask for, with the models that a recipe names; models load at the first need."""
-
-    representation: Representation
-    _computes: dict[str, Compute] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The model or encoder, as the user named it."""
-        return self.representation.encoder or self.representation.model or "winnow-tiny"
-
-    def spec(self) -> Spec:
-        """The spec of the representation: it changes with the model's content, the template, pooling and truncation."""
-        if self.representation.encoder is not None:
-            return Spec(
-                "representation", {"encoder": fingerprint(self.name, template="none"), "text": "prompt and reply"}
-            )
-        params = {
-            "model": fingerprint(self.name),
-            "pooling": "position-weighted mean of the last hidden states",
-            "max_length": self.representation.max_length,
-            "dtype": self.representation.dtype,
-        }
-        return Spec("representation", params)
-
-    def filled(self) -> dict[str, object]:
-        """What a flow fills into a method's fields of these names."""
-        return {"representation": self.spec(), "tokenizer": fingerprint(self.name)}
-
-    def compute(self, spec: Spec) -> Compute:
-        """The function that measures `spec`; kept, so that a model is loaded once."""
-        if spec.key not in self._computes:
-            makers = {"representation": self._vectors, "trigrams": self._trigrams, "length": self._lengths}
-            if spec.name not in makers:
-                raise InputError(f"no signal {spec.name!r}; known signals: {', '.join(makers)}")
-            self._computes[spec.key] = makers[spec.name](spec)
-        return self._computes[spec.key]
-
-    def _vectors(self, spec: Spec) -> Compute:
-        chosen = self.representation
-        if chosen.encoder is not None:
-            from models.encoder import SentenceEncoder, row_text
-
-            encoder = SentenceEncoder(chosen.encoder, trust_remote_code=chosen.trust_remote_code)
-            return lambda rows: (encoder.embed([row_text(row.messages) for row in rows]), 0)
-        from models.local import LocalModel
-        from models.protocol import Want
-
-        model = LocalModel.load(
-            self.name, dtype=chosen.dtype, max_length=chosen.max_length, trust_remote_code=chosen.trust_remote_code
-        )
-
-        def vectors(rows: Sequence[Example]) -> tuple[Array, int]:
-            measured = model.measure([row.messages for row in rows], frozenset({Want.REPRESENTATION}))
-            assert measured.representation is not None  # it was wanted
-            return measured.representation, forward_flops(model.parameters, int(measured.tokens.sum()))
-
-        return vectors
-
-    def _trigrams(self, spec: Spec) -> Compute:
-        from selection.trigrams import trigrams
-
-        dims = int(spec.params["dims"])
-        return lambda rows: (trigrams(["\n".join(m.content for m in row.messages) for row in rows], dims), 0)
-
-    def _lengths(self, spec: Spec) -> Compute:
-        if spec.params["unit"] == "characters":
-            return lambda rows: (np.array([sum(len(m.content) for m in row.messages) for row in rows], np.int64), 0)
-        from models.tokens import row_lengths
-
-        return lambda rows: (row_lengths(self.name, [row.messages for row in rows]), 0)
+PLAIN = {"trigrams", "length", "ngrams", "repetition", "concepts"}
+LOADED = 4  # passes whose models a process keeps
 
 
 def measure(
     run: Run,
     name: str,
     meter: Meter,
-    spec: Spec,
+    specs: Sequence[Spec],
     pool: PoolReader,
     workers: Workers | None = None,
     rows: Rows | None = None,
 ) -> None:
-    """Measure `spec` for the rows of `pool` (or `rows` of them) that have no value yet; each finished chunk is kept.
+    """Measure `specs`, all of one pass, for the rows of the pool called `name` (or `rows` of them) that lack a value.
 
-    Chunks are cut at the same places whoever measures them, so that a killed run ends with the same values. Signals
-    that need a model go to `workers`, a chunk a call.
+    Each finished chunk is kept. Chunks are cut at the same places whoever measures them, so that a killed run ends with
+    the same values. Signals that need a model go to `workers`, a chunk a call.
     """
     started, clock = datetime.now(UTC), time.monotonic()
-    ids = pool.sample_ids() if rows is None else pool.sample_ids()[rows]
-    missing = SignalStore(run.store.home).missing(spec, ids)
-    missing = missing if rows is None else rows[missing]
-    rows_each = CHUNK_ROWS if spec.name in BY_MODEL else PLAIN_CHUNK_ROWS
-    chunks = [missing[start : start + rows_each] for start in range(0, len(missing), rows_each)]
-    outside = workers if workers is not None and spec.name in BY_MODEL else HereWorkers()
-    here = meter if isinstance(outside, HereWorkers) else Meter(meter.representation)
-    done = Done(run, name, len(missing))
+    todo = _Todo.of(run.store.home, specs, pool, rows)
+    plain = specs[0].name in PLAIN
+    alone = [spec.name for spec in specs] == ["response"]
+    chunks = todo.chunks(PLAIN_CHUNK_ROWS if plain else CHUNK_ROWS, _prompt_of(pool) if alone else None)
+    outside = workers if workers is not None and not plain else HereWorkers()
+    title = f"measure {', '.join(spec.name for spec in specs)} of {name}"
+    done = Done(run, title, len(todo.rows))
 
-    def one(chunk: Rows) -> None:
-        outside.call(measure_chunk, run.store.home, here, spec, pool.folder, chunk)
-        done.add(len(chunk))
+    def one(chunk: "_Todo") -> None:
+        outside.call(measure_chunk, run.store.home, meter, specs, pool.folder, chunk)
+        done.add(len(chunk.rows))
 
     with ThreadPoolExecutor(outside.width) as threads:
         list(threads.map(one, chunks))
-    seconds = time.monotonic() - clock
-    run.note(
-        name, "measure", spec.key, Counts(len(ids), len(ids)), computed=bool(chunks), started=started, seconds=seconds
-    )
+    seconds = (time.monotonic() - clock) / len(specs)
+    n = pool.n if rows is None else len(rows)
+    for spec in specs:
+        computed = bool(todo.lacks[spec.key].any())
+        each = f"measure {spec.name} of {name}"
+        run.note(each, "measure", spec.key, Counts(n, n), computed=computed, started=started, seconds=seconds)
 
 
-def measure_chunk(home: Path, meter: Meter, spec: Spec, folder: Path, chunk: Rows) -> None:
-    """Measure some rows of the pool in `folder` and keep their values; runs in any process."""
+@dataclass(frozen=True, slots=True)
+class _Todo:
+    """Rows of a pool that lack some value, ascending, and which of them lack that of each spec, by its key."""
+
+    rows: Rows
+    lacks: Mapping[str, NDArray[np.bool_]]
+
+    @classmethod
+    def of(cls, home: Path, specs: Sequence[Spec], pool: PoolReader, rows: Rows | None) -> "_Todo":
+        ids = pool.sample_ids() if rows is None else pool.sample_ids()[rows]
+        missing = {spec.key: SignalStore(home).missing(spec, ids) for spec in specs}
+        union = np.unique(np.concatenate(list(missing.values())))
+        lacks = {key: np.isin(union, places) for key, places in missing.items()}
+        return cls(union if rows is None else rows[union], lacks)
+
+    def chunks(self, rows_each: int, prompt_of: Rows | None) -> "list[_Todo]":
+        """Parts of `rows_each` rows; rows of one prompt, where `prompt_of` is given, in one part or the next."""
+        order = np.arange(len(self.rows)) if prompt_of is None else np.argsort(prompt_of[self.rows], kind="stable")
+        return [self._part(np.sort(order[at : at + rows_each])) for at in range(0, len(order), rows_each)]
+
+    def _part(self, part: Rows) -> "_Todo":
+        return _Todo(self.rows[part], {key: lacks[part] for key, lacks in self.lacks.items()})
+
+
+def _prompt_of(pool: PoolReader) -> Rows:
+    """(n,) the first row of the pool that has the prompt of each: a prompt is then read once for all its replies."""
+    _, first, inverse = np.unique(pool.prompt_ids(), return_index=True, return_inverse=True)
+    return np.asarray(first[inverse], np.int64)
+
+
+def measure_chunk(home: Path, meter: Meter, specs: Sequence[Spec], folder: Path, chunk: _Todo) -> None:
+    """Measure some rows of the pool in `folder` and keep the values they lack; runs in any process."""
     begun = time.monotonic()
     pool = opened(folder)
-    values, flops = _kept(meter).compute(spec)(pool.examples(chunk))
+    values, flops = _compute(meter, specs)(pool.examples(chunk.rows))
     cost = {"seconds": time.monotonic() - begun, "flops": flops}
-    ids = [ids_of(table["sample_id"]) for _, table in pool.take(chunk, ["sample_id"])]
-    SignalStore(home).append(spec, np.concatenate(ids), values, cost)
+    ids = np.concatenate([ids_of(table["sample_id"]) for _, table in pool.take(chunk.rows, ["sample_id"])])
+    for spec in specs:
+        lacks = chunk.lacks[spec.key]
+        if lacks.any():
+            SignalStore(home).append(spec, ids[lacks], values[spec.name][np.flatnonzero(lacks)], cost)
+
+
+_computes: dict[tuple[str, ...], Compute] = {}
+
+
+def _compute(meter: Meter, specs: Sequence[Spec]) -> Compute:
+    """What measures `specs` in this process: a worker loads a model once, not once a chunk."""
+    keys = tuple(spec.key for spec in specs)
+    if keys not in _computes:
+        while len(_computes) >= LOADED:
+            _computes.pop(next(iter(_computes)))
+        _computes[keys] = meter.compute(specs)
+    return _computes[keys]
 
 
 @dataclass(slots=True)
@@ -165,14 +134,6 @@ class Done:
             self.run.listener.progress(self.name, self._rows, self.total)
 
 
-_meters: dict[Representation, Meter] = {}
-
-
-def _kept(meter: Meter) -> Meter:
-    """The meter of this process for the same models: a worker loads a model once, not once a chunk."""
-    return _meters.setdefault(meter.representation, meter)
-
-
 def cost(run: Run, spec: Spec, pool: PoolReader, rows: Rows) -> dict[str, float]:
     """Seconds and FLOPs that measuring `spec` on `rows` of `pool` took, whichever run did it."""
     return SignalStore(run.store.home).cost(spec, pool.sample_ids()[rows])
@@ -184,7 +145,7 @@ def read(run: Run, spec: Spec, pool: PoolReader, rows: Rows | None = None) -> Va
     return SignalStore(run.store.home).read(spec, ids if rows is None else ids[rows])
 
 
-def read_whole(run: Run, spec: Spec, pool: PoolReader) -> Array:
-    """The values of `spec` for every row of a small pool, in memory."""
-    values = read(run, spec, pool)
+def read_whole(run: Run, spec: Spec, pool: PoolReader, rows: Rows | None = None) -> Array:
+    """The values of `spec` in memory: of a small pool, or one number a row."""
+    values = read(run, spec, pool, rows)
     return values[0 : len(values)] if isinstance(values, Gathered) else values

@@ -1,11 +1,13 @@
 """The race: one pool, one target, many arms (method × budget × seed), one table of what each gained."""
 
 import contextlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from flows import clean as cleaning
 from flows import recipes, sources
@@ -15,36 +17,36 @@ from flows.compare import Arm, compare, rows_of
 from flows.describe import describe
 from flows.engine import Engine
 from flows.entries import make
-from flows.measure import Meter, cost, measure
+from flows.measure import cost, measure
+from flows.meter import Meter, passes
 from flows.outcome import Outcome
 from flows.recipes import Recipe, Source
 from flows.report import write_report
 from flows.report.write import NAME
 from flows.run import Listener, Run
 from flows.sieve import Sieve
-from flows.tune import train, trainer
+from flows.tune import WEIGHTS, train, trainer
+from flows.warmup import warm_up
 from flows.workers import Workers
-from models.fingerprint import fetch
+from models.fingerprint import TINY, fetch, fingerprint
 from models.tokens import counter
+from selection.limits import Limits
+from selection.problem import signals_of
 from selection.table import build
 from synthesis.table import SYNTHESIZERS
 from warehouse import catalogue, pools
 from warehouse.errors import InputError
-from warehouse.records import Spec
+from warehouse.records import Rows, Spec
 from warehouse.store import Artifact
 
 CONTROL = "balanced_random"
-TINY = "winnow-tiny"
 
 
 def check(recipe: Recipe) -> None:
     """Raise `InputError` for all that can be known to be wrong before work starts: names, parameters, models, files."""
-    meter = Meter(recipe.representation)
-    fetch(meter.name, trust_remote_code=recipe.representation.trust_remote_code)  # a hub model's key is its content
-    for entry in recipe.methods:
-        method = build(entry.name, entry.params, **meter.filled())
-        if method.compares and not recipe.target:
-            raise InputError(f"method {entry.name!r} compares rows with a target set: give `target`")
+    for choice in choices(recipe, meter_of(recipe)):
+        if choice.method.compares and not recipe.target:
+            raise InputError(f"method {choice.name!r} compares rows with a target set: give `target`")
     for source in (*recipe.pool, *recipe.target, *recipe.test):
         if source.synthesize is not None:
             make("synthesizer", SYNTHESIZERS, source.synthesize, source.params)
@@ -57,6 +59,25 @@ def check(recipe: Recipe) -> None:
         fetch(recipe.train.base, trust_remote_code=recipe.train.trust_remote_code)
     for entry in recipe.tasks:
         task(entry, ())
+
+
+def meter_of(recipe: Recipe) -> Meter:
+    """What measures the signals of the recipe's methods. Raises `InputError` for a model that is not there."""
+    meter = Meter(recipe.representation, recipe.train.base if recipe.train else None)
+    meter.spec()
+    return meter
+
+
+def choices(recipe: Recipe, meter: Meter) -> list[Choice]:
+    """Every selection the recipe asks for. Raises `InputError` for a method, parameter or model that is not known."""
+    methods = [build(entry.name, entry.params, meter.fill) for entry in recipe.methods]
+    limits = [Limits(budget, recipe.budget_unit, recipe.caps, recipe.floors) for budget in recipe.budgets]
+    return [
+        Choice(entry.name, entry.params, method, each, seed)
+        for entry, method in zip(recipe.methods, methods, strict=True)
+        for each in limits
+        for seed in recipe.seeds
+    ]
 
 
 def tokenizer_of(recipe: Recipe) -> str:
@@ -101,38 +122,47 @@ class Race:
     def data(self) -> Path:
         return Path(self.recipe.data)
 
-    def choices(self) -> list[Choice]:
-        """Every selection the recipe asks for."""
-        return [
-            Choice(entry.name, entry.params, budget, seed)
-            for entry in self.recipe.methods
-            for budget in self.recipe.budgets
-            for seed in self.recipe.seeds
-        ]
+    @property
+    def length(self) -> Spec:
+        """The tokens of each row, which a budget in tokens counts."""
+        return Spec("length", {"unit": "tokens", "tokenizer": fingerprint(tokenizer_of(self.recipe))})
 
-    def measured(self, question: Question) -> None:
-        """Measure every signal that some method reads, for pool and target, each once."""
-        specs: dict[str, Spec] = {}
-        for entry in self.recipe.methods:
-            method = build(entry.name, entry.params, **self.meter.filled())
-            specs |= {spec.key: spec for spec in method.reads.values()}
-        for spec in specs.values():
-            self.engine.call(f"measure {spec.name}", partial(self._measure, spec, question))
+    def warmed(self, question: Question) -> None:
+        """Run the warm-ups at whose checkpoints some method compares gradients."""
+        specs = [spec for choice in choices(self.recipe, self.meter) for spec in choice.method.reads.values()]
+        for asked in self.meter.warmups(specs):
+            made = self.engine.call("warm up", partial(self._warm_up, question, json.loads(asked)))
+            self.meter.warmed[asked] = made.key, made.folder / WEIGHTS
 
-    def _measure(self, spec: Spec, question: Question) -> None:
-        for name, artifact, rows in (("pool", question.pool, question.rows()), ("target", question.target, None)):
-            if artifact is not None:
-                title = f"measure {spec.name} of {name}"
-                measure(self.run, title, self.meter, spec, sources.read(artifact), self.workers, rows)
+    def _warm_up(self, question: Question, given: dict[str, Any]) -> Artifact:
+        base, limit = self.meter.names[given["model"]][0], self.recipe.representation.max_length
+        return warm_up(self.run, question, base, given, self.recipe.seed, self.workers, limit)
 
-    def costs(self, question: Question) -> dict[str, dict[str, float]]:
-        """What measuring the signals of each method took, by its label."""
+    def measured(self, question: Question, choices: Sequence[Choice]) -> None:
+        """Measure every signal that some method reads, for pool and target: once, in as few passes as can be."""
+        reads = [signals_of(choice.method) for choice in choices]
+        pool = [spec for each in reads for spec in each.candidates.values()]
+        target = [spec for each in reads for spec in each.targets.values()]
+        if self.recipe.budget_unit == "tokens":
+            pool.append(self.length)
+        for name, artifact, rows, specs in (
+            ("pool", question.pool, question.rows(), pool),
+            ("target", question.target, None, target),
+        ):
+            for together in passes(specs):
+                title = f"measure {', '.join(spec.name for spec in together)} of {name}"
+                self.engine.call(title, partial(self._measure, name, artifact, rows, together))
+
+    def _measure(self, name: str, artifact: Artifact | None, rows: Rows | None, specs: Sequence[Spec]) -> None:
+        assert artifact is not None  # a method that compares has targets: it was checked
+        measure(self.run, name, self.meter, specs, sources.read(artifact), self.workers, rows)
+
+    def costs(self, question: Question, choices: Sequence[Choice]) -> dict[str, dict[str, float]]:
+        """What measuring the signals of each method took, by its label; what one pass gave counts once."""
+        pool, rows = sources.read(question.pool), question.rows()
         found: dict[str, dict[str, float]] = {}
-        for choice in {choice.label: choice for choice in self.choices()}.values():
-            method = build(choice.name, choice.params, **self.meter.filled())
-            parts = [
-                cost(self.run, spec, sources.read(question.pool), question.rows()) for spec in method.reads.values()
-            ]
+        for choice in {choice.label: choice for choice in choices}.values():
+            parts = [cost(self.run, each[0], pool, rows) for each in passes(choice.method.reads.values())]
             found[choice.label] = {name: sum(part.get(name, 0.0) for part in parts) for name in ("seconds", "flops")}
         return found
 
@@ -145,7 +175,8 @@ class Race:
         return selected
 
     def _select(self, question: Question, choices: Sequence[Choice]) -> list[Artifact]:
-        return [select(self.run, question, choice, self.meter) for choice in choices]
+        length = self.length if self.recipe.budget_unit == "tokens" else None
+        return [select(self.run, question, choice, length) for choice in choices]
 
     def arms(
         self, question: Question, test: Artifact, choices: Sequence[Choice], chosen: Sequence[Artifact]
@@ -154,8 +185,7 @@ class Race:
         check_clean(chosen, question.pool, test)
         steps: list[tuple[str, Callable[[], Arm]]] = [("base model", partial(self._base, test))]
         for choice, selection in zip(choices, chosen, strict=True):
-            name = f"{choice.label} {choice.budget} seed {choice.seed}"
-            steps.append((name, partial(self._arm, name, choice, selection, test)))
+            steps.append((choice.title, partial(self._arm, choice.title, choice, selection, test)))
         return self.engine.map(steps)
 
     def _arm(self, name: str, choice: Choice, selection: Artifact, test: Artifact) -> Arm:
@@ -185,7 +215,7 @@ def race(
     )
     catalogue.ensure(run.store.home)
     try:
-        outcome = _stages(Race(recipe, run, engine, workers, Meter(recipe.representation)), ui)
+        outcome = _stages(Race(recipe, run, engine, workers, meter_of(recipe)), ui)
     except KeyboardInterrupt:
         run.log.end("cancelled")
         raise
@@ -200,14 +230,16 @@ def race(
 
 def _stages(race: Race, ui: str | None) -> Outcome:
     question, test = race.question()
-    choices = race.choices()
-    check_budget(question, race.recipe.budgets)
-    race.measured(question)
-    chosen = race.selections(question, choices)
+    race.warmed(question)
+    asked = choices(race.recipe, race.meter)
+    if race.recipe.budget_unit == "rows":
+        check_budget(question, race.recipe.budgets)
+    race.measured(question, asked)
+    chosen = race.selections(question, asked)
     results: list[dict[str, object]] = []
     if race.recipe.train is not None and test is not None:
-        arms = race.arms(question, test, choices, chosen)
-        costs = race.costs(question)
+        arms = race.arms(question, test, asked, chosen)
+        costs = race.costs(question, asked)
         compared = race.engine.call("compare", partial(compare, race.run, arms, CONTROL, costs, race.recipe.seed))
         results = rows_of(compared)
     return Outcome(
@@ -219,7 +251,7 @@ def _stages(race: Race, ui: str | None) -> Outcome:
         selections=[
             {"method": choice.label, "budget": choice.budget, "seed": choice.seed, "key": artifact.key,
              "rows": artifact.manifest["facts"]["rows_out"]}
-            for choice, artifact in zip(choices, chosen, strict=True)
+            for choice, artifact in zip(asked, chosen, strict=True)
         ],
         results=results,
     )  # fmt: skip

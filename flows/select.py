@@ -14,7 +14,7 @@ from flows import measure, sources
 from flows.choose import SELECTED_FILE, Choice, Question, check_budget, chosen_rows, exclude, select
 from flows.clean import clean
 from flows.console import ConsoleListener
-from flows.measure import Meter
+from flows.meter import Meter, passes
 from flows.outcome import Outcome
 from flows.recipes import Clean, Representation, Source
 from flows.report import write_report
@@ -23,8 +23,8 @@ from flows.settings import Settings
 from flows.sieve import Sieve
 from flows.sources import Given
 from flows.workers import RayWorkers, Workers
-from models.fingerprint import fetch
-from selection.problem import Method
+from selection.limits import Limits
+from selection.problem import Method, signals_of
 from selection.table import build
 from warehouse import catalogue
 from warehouse.errors import InputError
@@ -60,14 +60,14 @@ class SelectRequest:
 
 def select_rows(request: SelectRequest, home: Path) -> Outcome:
     """Choose rows and write them to `request.out`. All that can be known to be wrong is said before work starts."""
-    choice = Choice(request.method, _parsed(request.params), request.budget, request.seed)
-    meter = _meter(request, choice)
+    meter = _meter(request)
+    choice = _choice(request, meter)
     named = _located(request)
     check_export(request.out, request.out_format, inputs=[Path(text) for text in (*request.pool, *request.target)])
     check_folder(request.out)
     text = yaml.safe_dump(_as_typed(request), sort_keys=False, allow_unicode=True)
     with ConsoleListener() as listener:
-        if _reads_model(_method(choice, meter)) and not (request.model or request.encoder):
+        if _reads_model(choice.method) and not (request.model or request.encoder):
             listener.say(ADVICE)
         run = Run.begin(home, listener, recipe="select", command="select", recipe_text=text, version=version("winnow"))
         with _logged(run.log):
@@ -93,25 +93,25 @@ def _logged(log: RunLog) -> Iterator[None]:
         raise
 
 
-def _meter(request: SelectRequest, choice: Choice) -> Meter:
-    """What measures rows, with its model on this machine where the method reads it.
-
-    Raises `InputError` for an unknown method or parameter, a model that is not there, a missing target set.
-    """
+def _meter(request: SelectRequest) -> Meter:
     if request.model and request.encoder:
         raise InputError("give either --model or --encoder, not both")
     model = None if request.encoder else request.model or DEFAULT_MODEL
     meter = Meter(Representation(model=model, encoder=request.encoder))
-    method = _method(choice, meter)
-    if method.compares and not request.target:
-        raise InputError(f"method {choice.name!r} compares rows with a target set: give --target")
-    if _reads_model(method):
-        fetch(meter.name)  # before its content is a part of any key
+    meter.spec()  # a model that is not there is said, whether or not the method reads it
     return meter
 
 
-def _method(choice: Choice, meter: Meter) -> Method:
-    return build(choice.name, choice.params, **meter.filled())
+def _choice(request: SelectRequest, meter: Meter) -> Choice:
+    """What is asked, with its models on this machine.
+
+    Raises `InputError` for an unknown method or parameter, a model that is not there, a missing target set.
+    """
+    params = _parsed(request.params)
+    method = build(request.method, params, meter.fill)
+    if method.compares and not request.target:
+        raise InputError(f"method {request.method!r} compares rows with a target set: give --target")
+    return Choice(request.method, params, method, Limits(request.budget), request.seed)
 
 
 def _reads_model(method: Method) -> bool:
@@ -147,11 +147,11 @@ def _stages(
     question = Question(ready["pool"], ready.get("target"), exclude(sieve, clean(sieve, CLEAN)))
     check_budget(question, [choice.budget])
     rows = {"pool": question.rows()}
-    for spec in _method(choice, meter).reads.values():
-        for name, artifact in ready.items():
-            title = f"measure {spec.name} of {name}"
-            measure.measure(run, title, meter, spec, sources.read(artifact), rows=rows.get(name))
-    chosen = select(run, question, choice, meter)
+    reads = signals_of(choice.method)
+    for name, specs in (("pool", reads.candidates), ("target", reads.targets)):
+        for together in passes(specs.values()):
+            measure.measure(run, name, meter, together, sources.read(ready[name]), rows=rows.get(name))
+    chosen = select(run, question, choice)
     _export(chosen, request)
     return chosen
 

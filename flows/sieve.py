@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from flows.measure import Meter
+from flows.meter import Meter
 from flows.run import Counts, Run, produce
 from flows.sources import read
 from flows.spread import spread

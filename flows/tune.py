@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from flows.recipes import Train
 from flows.run import Counts, Run
 from flows.workers import Workers
 from models.fingerprint import fingerprint
+from training.protocol import Trainer
 from training.sft import Sft
 from training.table import TRAINERS
 from warehouse.errors import InputError
@@ -71,14 +72,14 @@ def train(run: Run, name: str, chosen: Train, selection: Artifact, seed: int, wo
         spec=spec,
         base=chosen.base,
         base_fingerprint=base_fingerprint,
-        data=_data(selection),
+        data=data_of(selection),
         seed=seed,
         scratch=run.store.home / "tmp" / f"train-{work.key}",
     )
     return run.stage(name, work, partial(_train, order), workers)
 
 
-def _data(selection: Artifact) -> Dataset:
+def data_of(selection: Artifact) -> Dataset:
     """The chosen conversations, best first, and their weights where they are not all the same."""
     weights = chosen_rows(selection)["weight"]
     path = selection.folder / SELECTED_FILE
@@ -86,21 +87,38 @@ def _data(selection: Artifact) -> Dataset:
 
 
 def _train(order: Order, draft: Draft) -> Counts:
-    with _working_folder(order.scratch, draft.folder) as folder:
-        TRAINERS[order.trainer](**order.params)(order.base, order.data, folder, order.seed)
-        shutil.move(folder, draft.folder / WEIGHTS)
-    weights = draft.folder / WEIGHTS
-    facts = json.loads((weights / "training.json").read_text())
+    made = TRAINERS[order.trainer](**order.params)
+    weights = carried_out(made, order.base, order.data, order.seed, order.scratch, draft)
+    facts = facts_of(weights)
     write_rows(draft.folder / "checkpoint.parquet", CHECKPOINT, [_row(order, facts)])
     losses = pq.read_table(weights / "loss.parquet").to_pylist()
     write_rows(draft.folder / "losses.parquet", LOSSES, [{"checkpoint": order.checkpoint} | row for row in losses])
-    funnel = dict(facts["funnel"])
-    rows_in, kept = funnel.pop("rows_in"), funnel.pop("kept")
-    return Counts(rows_in, kept, {reason: n for reason, n in funnel.items() if n})
+    return funnel(facts)
+
+
+def carried_out(trainer: Trainer, base: str, data: Dataset, seed: int, scratch: Path, draft: Draft) -> Path:
+    """Train in a folder that outlives a killed process, and move the result into the draft: its folder there."""
+    with working_folder(scratch, draft.folder) as folder:
+        trainer(base, data, folder, seed)
+        shutil.move(folder, draft.folder / WEIGHTS)
+    return draft.folder / WEIGHTS
+
+
+def facts_of(weights: Path) -> dict[str, Any]:
+    """What a training run says of itself."""
+    facts: dict[str, Any] = json.loads((weights / "training.json").read_text())
+    return facts
+
+
+def funnel(facts: Mapping[str, Any]) -> Counts:
+    """Rows that a training run was given and those it trained on."""
+    dropped = dict(facts["funnel"])
+    rows_in, kept = dropped.pop("rows_in"), dropped.pop("kept")
+    return Counts(rows_in, kept, {reason: n for reason, n in dropped.items() if n})
 
 
 @contextlib.contextmanager
-def _working_folder(lasting: Path, private: Path) -> Iterator[Path]:
+def working_folder(lasting: Path, private: Path) -> Iterator[Path]:
     """A folder that outlives a killed process, so that training resumes; a private one while another run uses that."""
     lasting.mkdir(parents=True, exist_ok=True)
     with (lasting.with_suffix(".lock")).open("w") as lock:

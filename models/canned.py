@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from models.chat import before_reply
 from models.protocol import Completion, Measures, Prompt, Usage, Want
 from warehouse.errors import InputError
 from warehouse.records import Messages, canonical, digest
@@ -44,6 +45,9 @@ class CannedModel:
             representation=_unit_vectors([_text(row) for row in rows]) if Want.REPRESENTATION in wants else None,
             response_logprobs=[_logprobs(row) for row in rows] if Want.RESPONSE_LOGPROBS in wants else None,
             choice_logits=_choice_logits(rows, choices) if Want.CHOICE_LOGITS in wants else None,
+            prompt_representation=_unit_vectors([_text(before_reply(row)) for row in rows])
+            if Want.PROMPT_REPRESENTATION in wants
+            else None,
         )
 
     def _complete(self, prompt: Prompt) -> Completion:

@@ -5,6 +5,9 @@ the same text under every model:
 
     <|user|>\\n{content}\\n<|assistant|>\\n{content}{end token}\\n
 
+"grape" is the plain format in which a base model scores replies (Question: ... Answer: ...); the space before a reply
+is of the reply, because tokenizers join the two.
+
 A *reply token* is a token of an assistant turn's content or the end token right after it: what the loss sees. Role
 marks, user turns, line ends between turns and the begin token are not reply tokens.
 
@@ -31,12 +34,21 @@ from tokenizers import Encoding, Tokenizer
 from warehouse.errors import InputError
 from warehouse.records import Messages, canonical, digest
 
-TemplateName = Literal["tulu", "own"]
+TemplateName = Literal["tulu", "grape", "own"]
 TEMPLATES: tuple[str, ...] = get_args(TemplateName)
-TULU = (Path(__file__).parent / "templates" / "tulu.jinja").read_text(encoding="utf-8")
+WRITTEN = {
+    path.stem: path.read_text(encoding="utf-8") for path in (Path(__file__).parent / "templates").glob("*.jinja")
+}
+TULU = WRITTEN["tulu"]
 
 Span = tuple[int, int]
 ENCODE_ROWS = 2048  # rows whose `Encoding` objects (about 200 bytes per token) are alive at once
+
+
+def before_reply(messages: Messages) -> Messages:
+    """The turns before the first reply; all of them where there is none."""
+    first = next((i for i, message in enumerate(messages) if message.role == "assistant"), len(messages))
+    return messages[:first]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +66,11 @@ class Tokens:
     ids: NDArray[np.int32]
     reply: NDArray[np.bool_]
     truncated: bool = False
+
+    @property
+    def prompt(self) -> int:
+        """Tokens before the first reply token; all of them where there is none."""
+        return int(self.reply.argmax()) if self.reply.any() else len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +193,7 @@ def begin_token(tokenizer: Tokenizer) -> str:
 def chat_format(
     tokenizer: Tokenizer, eos: str | None, template: str = "tulu", own: str | None = None, bos: str | None = None
 ) -> ChatFormat:
-    """The format of a model: the Tülu format, or with template "own" the template that its tokenizer carries.
+    """The format of a model: one of `templates`, or with template "own" the one that its tokenizer carries.
 
     Raises `InputError` for an unknown template name, a tokenizer without an end token, or "own" where there is none.
     """
@@ -189,7 +206,8 @@ def chat_format(
             raise InputError("template 'own' was asked for, but the tokenizer carries no chat template; use 'tulu'")
         return ChatFormat(own, bos or "", eos)
     begin = begin_token(tokenizer)
-    return ChatFormat("{{- bos_token -}}" + TULU if begin else TULU, begin, eos)
+    written = WRITTEN[template]
+    return ChatFormat("{{- bos_token -}}" + written if begin else written, begin, eos)
 
 
 def encode(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models.chat import TULU
+from models.chat import WRITTEN
 from warehouse.errors import InputError
 from warehouse.records import canonical, digest
 
@@ -109,7 +109,7 @@ def fingerprint(name: str, template: str = "tulu", adapter: Path | None = None, 
     files = resolve(name, revision)
     content = f"{name}@{revision}" if files.folder is None else _contents(files.folder)
     adapted = None if adapter is None else _contents(Path(adapter))
-    chat = TULU if template == "tulu" else template
+    chat = WRITTEN.get(template, template)
     return digest(canonical({"model": content, "template": chat, "adapter": adapted}))
 
 

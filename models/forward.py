@@ -53,7 +53,7 @@ def _padded(network: Any, rows: Sequence[Ids]) -> list[torch.Tensor]:
     ids, mask = pad(rows, left=False)
     # without padding no mask is given: attention then takes its fast causal path
     mask_given = None if bool(mask.all()) else mask.to(network.device)
-    states = _backbone(network)(input_ids=ids.to(network.device), attention_mask=mask_given, use_cache=False)
+    states = backbone(network)(input_ids=ids.to(network.device), attention_mask=mask_given, use_cache=False)
     return [states.last_hidden_state[i, : len(row)] for i, row in enumerate(rows)]
 
 
@@ -61,11 +61,12 @@ def _packed(network: Any, rows: Sequence[Ids]) -> list[torch.Tensor]:
     ids = torch.from_numpy(np.concatenate(rows).astype(np.int64))[None].to(network.device)
     positions = torch.cat([torch.arange(len(row)) for row in rows])[None].to(network.device)
     # no attention mask: transformers takes the restarts of the positions as the borders of rows
-    states = _backbone(network)(input_ids=ids, position_ids=positions, use_cache=False)
+    states = backbone(network)(input_ids=ids, position_ids=positions, use_cache=False)
     return list(states.last_hidden_state[0].split([len(row) for row in rows]))
 
 
-def _backbone(network: Any) -> Any:
+def backbone(network: Any) -> Any:
+    """The network without its output layer."""
     return network.base_model
 
 

@@ -1,23 +1,22 @@
 """A language model on this machine: transformers weights, measured and sampled in batches."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from models.chat import ChatFormat, Tokens, chat_format, encode
 from models.decode import Draft, Vocabulary, completion, write
 from models.fingerprint import fingerprint
-from models.forward import LAYOUTS, Ids, batches, check_packing, hidden_states, pool, unit
+from models.forward import LAYOUTS, Ids, batches, check_packing, hidden_states
 from models.head import Head, head_of
 from models.network import Loaded, load_network
 from models.protocol import Completion, Measures, Prompt, Want
+from models.readings import Probe, Readings, probes
 from models.tokens import Counter
 from warehouse.errors import InputError
 from warehouse.records import Checkpoint, Messages
@@ -26,20 +25,6 @@ BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16384}
 REPLY_FACTOR = (
     2  # a step of writing computes one token per row, so batches of replies may hold more than forward passes
 )
-
-
-@dataclass(frozen=True, slots=True)
-class _Probe:
-    """One sequence of a forward pass: the first `body` tokens are the row's own, `reply` marks its reply tokens,
-
-    and with `asks` the logits after its last token are the answer to the row's CHOICE_LOGITS.
-    """
-
-    row: int
-    ids: Ids
-    body: int
-    reply: NDArray[np.bool_]
-    asks: bool
 
 
 class LocalModel:
@@ -52,8 +37,9 @@ class LocalModel:
     def __init__(
         self, loaded: Loaded, chat: ChatFormat, fingerprint: str, max_length: int, batch_tokens: int, layout: str
     ) -> None:
-        self.network = loaded.network
+        self.network = loaded.network.requires_grad_(False)
         self.tokenizer = loaded.tokenizer
+        self.folder = loaded.folder
         self.chat = chat
         self.fingerprint = fingerprint
         self.max_length = max_length
@@ -81,7 +67,8 @@ class LocalModel:
         `dtype` is "auto", "float32", "bfloat16" or "float16"; `device` "auto" or a torch device. Rows are cut to
         `max_length` tokens, or to the positions the model has, if fewer. `batch_tokens` bounds the tokens of one
         forward pass, padding included (by default 2,048 on a processor, 16,384 on a GPU). Neither it nor `layout`
-        ("padded", "packed") changes a result. Raises `InputError` for whatever cannot be loaded, before any work.
+        ("padded", "packed") changes a result. `template` is "tulu", "grape" or "own". Raises `InputError` for whatever
+        cannot be loaded, before any work.
         """
         if layout not in LAYOUTS:
             raise InputError(f"unknown layout {layout!r}; known layouts: {', '.join(LAYOUTS)}")
@@ -126,7 +113,7 @@ class LocalModel:
 
     def count_tokens(self, rows: Sequence[Messages]) -> NDArray[np.int64]:
         """Tokens of each row, (n,) int64, before any truncation."""
-        return Counter(self._backend, self.chat)(rows)
+        return Counter(self.backend, self.chat)(rows)
 
     def measure(self, rows: Sequence[Messages], wants: frozenset[Want], choices: Sequence[int] = ()) -> Measures:
         """All that is wanted, from one forward pass; results are in the order of `rows`.
@@ -134,18 +121,28 @@ class LocalModel:
         A representation is of the row without the mark that opens a reply. CHOICE_LOGITS are those after that mark;
         where a row is too long for it, the row's beginning is cut instead of its end.
         """
-        if not wants:
-            raise ValueError("measure was asked for nothing: `wants` is empty")
-        if Want.CHOICE_LOGITS in wants and not choices:
-            raise ValueError("CHOICE_LOGITS need the token ids to choose from: `choices` is empty")
-        bodies = self._encode(rows) if wants - {Want.CHOICE_LOGITS} else None
+        bodies = self.encode(rows) if wants - {Want.CHOICE_LOGITS} else None
         asked = self._asked(rows, self.max_length) if Want.CHOICE_LOGITS in wants else None
-        probes = list(_probes(bodies, asked))
-        readings = _Readings.empty(len(rows), self.dimension, wants, choices)
-        for states in hidden_states(self.network, [p.ids for p in probes], self.batch_tokens, self.layout):
-            self._read([(probes[i], h) for i, h in states], readings)
-        self.tokens_processed += sum(len(p.ids) for p in probes)
-        return readings.measures(bodies or asked or [])
+        return self._measured(list(probes(bodies, asked)), bodies or asked or [], wants, choices)
+
+    def encode(self, rows: Sequence[Messages]) -> list[Tokens]:
+        """Ids and reply masks of rows in this model's format, cut on the right to `max_length`."""
+        return encode(self.backend, self.chat, rows, self.max_length)
+
+    def read(self, rows: Sequence[Tokens], wants: frozenset[Want], choices: Sequence[int] = ()) -> Measures:
+        """`measure` of ids as they are, in no format; CHOICE_LOGITS are those after a row's last token."""
+        sequences = [Probe(i, t.ids, len(t.ids), t.prompt, t.reply, asks=True) for i, t in enumerate(rows)]
+        return self._measured(sequences, rows, wants, choices)
+
+    def _measured(
+        self, sequences: Sequence[Probe], rows: Sequence[Tokens], wants: frozenset[Want], choices: Sequence[int]
+    ) -> Measures:
+        readings = Readings.empty(len(rows), self.dimension, wants, choices)
+        head = self.head if wants - {Want.REPRESENTATION, Want.PROMPT_REPRESENTATION} else None
+        for states in hidden_states(self.network, [p.ids for p in sequences], self.batch_tokens, self.layout):
+            readings.take([(sequences[i], h) for i, h in states], head)
+        self.tokens_processed += sum(len(p.ids) for p in sequences)
+        return readings.measures(rows)
 
     def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
         """One reply per prompt, in order. The prompts of one batch are like in length and share a cache.
@@ -161,12 +158,13 @@ class LocalModel:
         return [completion(draft, self._vocabulary) for draft in drafts]
 
     @cached_property
-    def _backend(self) -> Tokenizer:
+    def backend(self) -> Tokenizer:
         tokenizer: Tokenizer = self.tokenizer.backend_tokenizer
         return tokenizer
 
     @cached_property
-    def _head(self) -> Head:
+    def head(self) -> Head:
+        """The output layer; raises `InputError` for an architecture whose logits are not understood."""
         return head_of(self.network)
 
     @cached_property
@@ -175,14 +173,11 @@ class LocalModel:
         ends = {self.tokenizer.eos_token_id}
         for ids in named:
             ends |= set(ids) if isinstance(ids, list) else {ids}
-        return Vocabulary(self._backend, frozenset(ends - {None}))
-
-    def _encode(self, rows: Sequence[Messages]) -> list[Tokens]:
-        return encode(self._backend, self.chat, rows, self.max_length)
+        return Vocabulary(self.backend, frozenset(ends - {None}))
 
     def _asked(self, rows: Sequence[Messages], limit: int | None = None) -> list[Tokens]:
         """Rows followed by the mark that opens a reply, the beginning cut where they exceed `limit`."""
-        tokens = encode(self._backend, self.chat, rows, ask=True)
+        tokens = encode(self.backend, self.chat, rows, ask=True)
         return tokens if limit is None else [self._cut_left(t, limit) for t in tokens]
 
     def _cut_left(self, tokens: Tokens, limit: int) -> Tokens:
@@ -194,7 +189,7 @@ class LocalModel:
     def _kept(self, ids: Ids, limit: int) -> NDArray[np.int64]:
         """The last `limit` positions of `ids`, the first of them given to the begin token where there is one."""
         keep = np.arange(len(ids) - limit, len(ids))
-        if self.chat.bos and ids[0] == self._backend.token_to_id(self.chat.bos):
+        if self.chat.bos and ids[0] == self.backend.token_to_id(self.chat.bos):
             keep[0] = 0
         return keep
 
@@ -203,72 +198,6 @@ class LocalModel:
             return Draft(prompt, ids, min(prompt.max_tokens, self.max_length - len(ids)))
         room = min(prompt.max_tokens, self.max_length // 2)
         return Draft(prompt, ids[self._kept(ids, self.max_length - room)], room, truncated=True)
-
-    def _read(self, states: list[tuple[_Probe, torch.Tensor]], readings: "_Readings") -> None:
-        """Take from the hidden states of one batch what is wanted."""
-        with torch.inference_mode():
-            if readings.representation is not None:
-                rows = [p.row for p, _ in states if p.body]
-                pooled = [pool(h[: p.body]) for p, h in states if p.body]
-                readings.representation[rows] = torch.stack(pooled).cpu().numpy() if pooled else 0
-            if readings.logprobs is not None:
-                self._read_logprobs(states, readings.logprobs)
-            if readings.choice_logits is not None and (asking := [(p, h) for p, h in states if p.asks]):
-                last = torch.stack([h[-1] for _, h in asking])
-                tokens = torch.tensor(readings.choices, device=last.device)
-                readings.choice_logits[[p.row for p, _ in asking]] = self._head.logits(last, tokens).cpu().numpy()
-
-    def _read_logprobs(self, states: list[tuple[_Probe, torch.Tensor]], into: list[NDArray[np.float32]]) -> None:
-        rows = [(p, h, np.flatnonzero(p.reply[1:])) for p, h in states]  # token t + 1 is foretold at t
-        before = torch.cat([h[torch.from_numpy(at).to(h.device)] for _, h, at in rows])
-        targets = np.concatenate([p.ids[1:][at] for p, _, at in rows]).astype(np.int64)
-        found = self._head.logprobs(before, torch.from_numpy(targets).to(before.device)).cpu().numpy()
-        for (p, _, _), part in zip(rows, np.split(found, np.cumsum([len(at) for _, _, at in rows])[:-1]), strict=True):
-            if p.body:
-                into[p.row] = part
-
-
-@dataclass(slots=True)
-class _Readings:
-    """The arrays that batches write into; None where not wanted."""
-
-    representation: NDArray[np.float32] | None
-    logprobs: list[NDArray[np.float32]] | None
-    choice_logits: NDArray[np.float32] | None
-    choices: Sequence[int]
-
-    @classmethod
-    def empty(cls, n: int, d: int, wants: frozenset[Want], choices: Sequence[int]) -> "_Readings":
-        return cls(
-            np.zeros((n, d), np.float32) if Want.REPRESENTATION in wants else None,
-            [np.zeros(0, np.float32)] * n if Want.RESPONSE_LOGPROBS in wants else None,
-            np.zeros((n, len(choices)), np.float32) if Want.CHOICE_LOGITS in wants else None,
-            choices,
-        )
-
-    def measures(self, rows: Sequence[Tokens]) -> Measures:
-        return Measures(
-            tokens=np.array([len(t.ids) for t in rows], np.int64),
-            truncated=np.array([t.truncated for t in rows], np.bool_),
-            representation=None if self.representation is None else unit(self.representation),
-            response_logprobs=self.logprobs,
-            choice_logits=self.choice_logits,
-        )
-
-
-def _probes(bodies: list[Tokens] | None, asked: list[Tokens] | None) -> Iterator[_Probe]:
-    """The sequences to run: one per row where the row is the beginning of the row that asks, else one for each."""
-    n = len(bodies if bodies is not None else asked or [])
-    for row in range(n):
-        body = bodies[row] if bodies is not None else None
-        ask = asked[row] if asked is not None else None
-        if body is not None and ask is not None and np.array_equal(ask.ids[: len(body.ids)], body.ids):
-            yield _Probe(row, ask.ids, len(body.ids), ask.reply, asks=True)
-            continue
-        if body is not None:
-            yield _Probe(row, body.ids, len(body.ids), body.reply, asks=False)
-        if ask is not None:
-            yield _Probe(row, ask.ids, 0, np.zeros(len(ask.ids), np.bool_), asks=True)
 
 
 def _chat(tokenizer: Any, template: str) -> ChatFormat:

@@ -66,6 +66,7 @@ class Want(Enum):
     REPRESENTATION = "representation"
     RESPONSE_LOGPROBS = "response_logprobs"
     CHOICE_LOGITS = "choice_logits"
+    PROMPT_REPRESENTATION = "prompt_representation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Measures:
     representation     (n, d) float32, unit length: position-weighted mean of the last hidden states (RDS+)
     response_logprobs  n arrays, natural log-probability of each assistant token that the loss would see
     choice_logits      (n, c) float32, logits of the next token after the row for each of the c choice ids
+    prompt_representation  (n, d) float32, `representation` over the tokens before the first reply alone
     tokens             (n,) int64, tokens of each row after truncation
     truncated          (n,) bool, whether the row was cut to the model's maximum length
     """
@@ -84,6 +86,7 @@ class Measures:
     representation: Vectors | None = None
     response_logprobs: Sequence[NDArray[np.float32]] | None = None
     choice_logits: Vectors | None = None
+    prompt_representation: Vectors | None = None
 
 
 class LanguageModel(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any, ClassVar, Final, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,6 +164,29 @@ class Method(Protocol):
     def reads(self) -> Mapping[str, Spec]: ...
 
     def __call__(self, problem: Problem, rng: np.random.Generator) -> Selection: ...
+
+
+@runtime_checkable
+class ReadsTargetsOtherwise(Protocol):
+    """A method whose targets are measured in another way than its candidates: by the same names, other specs."""
+
+    @property
+    def target_reads(self) -> Mapping[str, Spec]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """The signals of candidates and of targets that a method reads, by name."""
+
+    candidates: Mapping[str, Spec]
+    targets: Mapping[str, Spec]
+
+
+def signals_of(method: Method) -> Reads:
+    """What must be measured before `method` is asked; of targets nothing where it compares with none."""
+    if not method.compares:
+        return Reads(method.reads, {})
+    return Reads(method.reads, method.target_reads if isinstance(method, ReadsTargetsOtherwise) else method.reads)
 
 
 def _check_keys(keys: NDArray[np.uint64]) -> None:

@@ -40,6 +40,20 @@ class Pairs:
     similarities: Floats
 
 
+def singles(values: Floats) -> Single:
+    """Directions on the grid as float32 vectors of unit length."""
+    return (values / GRID).astype(np.float32)
+
+
+def rounding(d: int) -> float:
+    """How far a cosine and the product of its `singles` of d numbers may be apart, with room to spare.
+
+    The sum of d products of float32 is off by at most d · 2⁻²⁴ in any order, the rounding of factors by 2 · 2⁻²⁴;
+    this is twice that.
+    """
+    return (d + 8) * 2.0**-23
+
+
 def near_duplicates(
     vectors: Vectors, rows: Rows, threshold: float, *, block_rows: int = BLOCK_ROWS, threads: int | None = None
 ) -> Pairs:
@@ -93,7 +107,7 @@ class _State:
             row = self.rows[places[np.argmin(units.finite)]]
             raise InputError(f"the vector of row {row} holds NaN or infinity: measure it again")
         values = np.asarray(units.values)
-        return _Units(places, values, (values / GRID).astype(np.float32))
+        return _Units(places, values, singles(values))
 
     def meet(self, block: _Units, part: slice) -> Pairs:
         """Those of `block` that resemble a kept vector of the earlier `part`, each with the lowest: places.
@@ -129,9 +143,7 @@ class _State:
         self.similarities[hits.rows[new]] = hits.similarities[new]
 
     def _low(self, block: _Units) -> float:
-        # the sum of d products of float32 is off by at most d · 2⁻²⁴ in any order, the rounding of factors by 2 · 2⁻²⁴;
-        # twice that is looked at again
-        return float(self.threshold - (block.single.shape[1] + 8) * 2.0**-23)
+        return self.threshold - rounding(block.single.shape[1])
 
     def _first(self, block: _Units, i: int, other: _Units, candidates: Rows) -> tuple[int, float]:
         """The first of `candidates` in `other` that the i-th of `block` resembles, and their cosine; -1 for none."""

@@ -61,10 +61,14 @@ def mean_direction(targets: Targets) -> Floats:
     The dot product with it is the mean over tasks of the mean cosine. It is not brought to unit length, which would
     change no order, so that the score is a mean of cosines.
     """
+    return np.asarray(np.rint(task_directions(targets).sum(axis=0, keepdims=True) / len(targets.tasks)))
+
+
+def task_directions(targets: Targets) -> Floats:
+    """(t, d) each task's mean direction, in units of the grid but not on it."""
     values = targets.values.toarray() if isinstance(targets.values, csr_matrix) else targets.values
     sizes = np.diff(targets.starts, append=targets.m)
-    per_task = np.add.reduceat(values, targets.starts, axis=0) / sizes[:, None]
-    return np.asarray(np.rint(per_task.sum(axis=0, keepdims=True) / len(targets.tasks)))
+    return np.asarray(np.add.reduceat(values, targets.starts, axis=0) / sizes[:, None])
 
 
 def nearest(problem: Problem, targets: Targets, rows: Rows, task: Rows | None = None) -> Rows:

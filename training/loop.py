@@ -6,6 +6,7 @@ Loads torch, transformers, trl and (for LoRA) peft.
 import contextlib
 import gc
 import importlib.metadata
+import json
 import logging
 import sys
 import time
@@ -31,6 +32,7 @@ from training import record, resume
 from training.guard import Guarded, guard
 from training.order import order
 from training.sft import Sft
+from training.warmup import KEPT, RATES
 from warehouse.errors import InputError
 from warehouse.records import Dataset, Floats, canonical
 
@@ -50,8 +52,11 @@ class Diverged(InputError):
     """The loss is no longer a number: the step and the rows of its batch are named."""
 
 
-def train(sft: Sft, base: str, data: Dataset, out: Path, seed: int) -> None:
-    """Guard the rows, train, and write everything `Sft.__call__` promises under `out`."""
+def train(sft: Sft, base: str, data: Dataset, out: Path, seed: int, keep: int = 0) -> None:
+    """Guard the rows, train, and write everything `Sft.__call__` promises under `out`.
+
+    `keep` adapters are kept on the way with the optimizer's state, as `training.warmup` says.
+    """
     out.mkdir(parents=True, exist_ok=True)
     folder = fetch(base, trust_remote_code=sft.trust_remote_code)
     tokenizer, chat = load_tokenizer(folder, sft.template)
@@ -64,6 +69,8 @@ def train(sft: Sft, base: str, data: Dataset, out: Path, seed: int) -> None:
     start = resume.prepare(out, identity)
     with quiet():
         trainer = build(sft, load(sft, base, chat.template), rows, weights, out, seed)
+        if keep:
+            trainer.add_callback(_Keeping(out / KEPT, keep))
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
         _save(trainer, sft, base, out)
     record.write(out, sft, trainer, rows, versions)
@@ -263,6 +270,34 @@ class _Saving(transformers.TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
             resume.mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
+class _Keeping(transformers.TrainerCallback):
+    """Keeps the adapter and the optimizer's state at `count` evenly spaced steps, the last at the end.
+
+    Beside them the learning rates are written: of each, the mean over the steps since the one before.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step in self._steps(state):
+            kept = self.folder / str(state.global_step)
+            given["model"].save_pretrained(kept, save_embedding_layers=False)
+            torch.save(given["optimizer"].state_dict(), kept / "optimizer.pt")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        rates = {entry["step"]: entry["learning_rate"] for entry in state.log_history if "learning_rate" in entry}
+        steps = self._steps(state)
+        spans = zip([0, *steps], steps, strict=False)
+        means = {
+            str(stop): float(np.mean([rates[step] for step in range(start + 1, stop + 1)])) for start, stop in spans
+        }
+        (self.folder / RATES).write_text(json.dumps(means), encoding="utf-8")
+
+    def _steps(self, state: Any) -> list[int]:
+        return sorted({max(1, round(state.max_steps * i / self.count)) for i in range(1, self.count + 1)})
 
 
 def _save(trainer: RowTrainer, sft: Sft, base: str, out: Path) -> None:

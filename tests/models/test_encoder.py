@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from model_rows import said
 
-from models.encoder import SentenceEncoder, row_text
+from models.encoder import SentenceEncoder, prompt_text, row_text
 from models.fingerprint import MINILM, resolve
 from warehouse.errors import InputError
+from warehouse.records import Message
 
 TEXTS = ["What is 2 plus 3?", "Add two and three.", "The cat sleeps on the sofa. " * 30, ""]
 
@@ -31,6 +32,44 @@ def test_neither_company_nor_order_change_an_embedding(encoder: SentenceEncoder)
     together = encoder.embed(TEXTS)
     alone = np.concatenate([encoder.embed([text]) for text in TEXTS[::-1]])[::-1]
     assert np.abs(together - alone).max() < 1e-5
+
+
+@pytest.mark.parametrize("prompt", ["", "query: "])
+def test_embeddings_are_those_of_sentence_transformers(encoder: SentenceEncoder, prompt: str) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    peer = SentenceTransformer(str(encoder.folder), device="cpu")
+    expected = peer.encode(TEXTS, prompt=prompt or None, normalize_embeddings=True)
+    found = SentenceEncoder(MINILM, device="cpu", prompt=prompt, batch_tokens=50).embed(TEXTS)
+    assert np.abs(found - expected).max() < 1e-5
+
+
+def test_bfloat16_gives_the_same_directions(encoder: SentenceEncoder) -> None:
+    rough = SentenceEncoder(MINILM, device="cpu", dtype="bfloat16").embed(TEXTS)
+    assert rough.dtype == np.float32
+    assert (rough * encoder.embed(TEXTS)).sum(1).min() > 0.999
+    assert np.linalg.norm(rough, axis=1) == pytest.approx(1, abs=1e-6)
+    with pytest.raises(InputError, match="unknown dtype 'int3'"):
+        SentenceEncoder(MINILM, dtype="int3").embed(TEXTS)
+
+
+def test_chunks_of_texts_do_not_show(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = encoder.embed(TEXTS)
+    monkeypatch.setattr("models.encoder.CHUNK_TEXTS", 3)
+    assert np.abs(encoder.embed(TEXTS) - together).max() < 1e-5
+
+
+def test_modules_without_a_transformer_are_left_to_the_library(tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    words = Tokenizer.from_file(str(resolve(MINILM).folder / "tokenizer.json"))
+    weights = np.random.default_rng(0).standard_normal((words.get_vocab_size(), 8)).astype(np.float32)
+    library = SentenceTransformer(modules=[StaticEmbedding(words, embedding_weights=weights)], device="cpu")
+    library.save(str(tmp_path))
+    encoder = SentenceEncoder(str(tmp_path), device="cpu")
+    assert np.abs(encoder.embed(TEXTS[:3]) - library.encode(TEXTS[:3], normalize_embeddings=True)).max() < 1e-6
 
 
 def test_no_texts_no_vectors(encoder: SentenceEncoder) -> None:
@@ -64,3 +103,5 @@ def test_pickled_modules_and_foreign_code_are_refused(tmp_path: Path) -> None:
 
 def test_the_text_of_a_row_is_its_turns_joined_by_line_ends() -> None:
     assert row_text(said(" question ", "answer", "more?")) == "question\nanswer\nmore?"
+    assert prompt_text((Message("system", "Be terse."), *said("question", "answer"))) == "Be terse.\nquestion"
+    assert prompt_text(said("question")) == "question"

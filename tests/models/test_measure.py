@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from model_rows import ROWS, said
 
-from models.chat import encode
+from models.chat import Tokens, encode
 from models.forward import batches, check_packing, pool, unit
 from models.local import LocalModel
 from models.protocol import Measures, Want
@@ -27,7 +27,10 @@ def measured(folder: Path, rows: tuple[Messages, ...] = ROWS, **options: object)
 def largest_difference(a: Measures, b: Measures) -> float:
     logprobs = [np.abs(x - y).max(initial=0) for x, y in zip(a.response_logprobs, b.response_logprobs, strict=True)]
     return max(
-        np.abs(a.representation - b.representation).max(), np.abs(a.choice_logits - b.choice_logits).max(), *logprobs
+        np.abs(a.representation - b.representation).max(),
+        np.abs(a.prompt_representation - b.prompt_representation).max(),
+        np.abs(a.choice_logits - b.choice_logits).max(),
+        *logprobs,
     )
 
 
@@ -99,6 +102,7 @@ def test_wants_do_not_disturb_each_other(tiny: LocalModel) -> None:
     assert np.abs(alone[0].representation - together.representation).max() < 1e-5
     assert np.abs(np.concatenate(alone[1].response_logprobs) - np.concatenate(together.response_logprobs)).max() < 1e-5
     assert np.abs(alone[2].choice_logits - together.choice_logits).max() < 1e-5
+    assert np.abs(alone[3].prompt_representation - together.prompt_representation).max() < 1e-5
     assert alone[0].response_logprobs is None
     assert alone[0].choice_logits is None
     assert alone[1].representation is None
@@ -114,6 +118,25 @@ def test_representation_is_the_weighted_last_entry_of_hidden_states(tiny: LocalM
     found = tiny.measure(ROWS[:1], frozenset({Want.REPRESENTATION})).representation[0]
     assert found == pytest.approx(expected / np.linalg.norm(expected), abs=1e-6)
     assert np.linalg.norm(found) == pytest.approx(1)
+
+
+def test_a_prompts_representation_is_that_of_the_row_before_its_first_reply(tiny: LocalModel) -> None:
+    found = tiny.measure(ROWS, frozenset({Want.PROMPT_REPRESENTATION})).prompt_representation
+    prompts = [Tokens(t.ids[: t.prompt], t.reply[: t.prompt]) for t in tiny.encode(ROWS)]
+    expected = tiny.read(prompts, frozenset({Want.REPRESENTATION})).representation
+    assert np.abs(found - expected).max() < 1e-5
+    whole = tiny.measure(ROWS, frozenset({Want.REPRESENTATION})).representation
+    unanswered = np.array([all(m.role != "assistant" for m in row) for row in ROWS])
+    assert ((found == whole).all(1) == unanswered).all()
+
+
+def test_ids_are_read_as_they_are(tiny: LocalModel) -> None:
+    ids = np.arange(5, 12, dtype=np.int32)
+    read = tiny.read([Tokens(ids, np.arange(7) > 3)], ALL, CHOICES)
+    with torch.inference_mode():
+        logits = tiny.network(torch.tensor(ids[None], dtype=torch.int64)).logits[0]
+    assert read.choice_logits[0] == pytest.approx(logits[-1, list(CHOICES)].numpy(), abs=1e-5)
+    assert read.response_logprobs[0] == pytest.approx(logits.log_softmax(-1)[[3, 4, 5], [9, 10, 11]].numpy(), abs=1e-5)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=range(len(ROWS)))

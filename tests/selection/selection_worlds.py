@@ -2,18 +2,25 @@
 
 import numpy as np
 
+from selection.concepts import concepts
 from selection.cosine import cosines, unit_rows
+from selection.ngrams import ngrams
 from selection.problem import InProcess, Problem
+from selection.repetition import repetition
 from selection.table import METHODS, build
 from selection.trigrams import trigrams
 from warehouse.records import Spec
 
-FILLED = {"representation": Spec("representation", {"model": "m", "template": "t"}), "tokenizer": "tokenizer-1"}
+SIGNALS = (
+    "representation", "instructions", "response", "response_alone", "scores", "degradation", "gradient",
+    "target_gradient", "length", "repetition",
+)  # fmt: skip
+FILLED = {name: Spec(name, {"model": "m", "template": "t"}) for name in SIGNALS} | {"tokenizer": "tokenizer-1"}
 WORDS = ["add", "two", "numbers", "sort", "every", "word", "of", "this", "list", "which", "city", "is", "older"]
 
 
 def method(name, **params):
-    return build(name, params, **FILLED)
+    return build(name, params, lambda field, given: FILLED[field])
 
 
 def every_method():
@@ -23,6 +30,17 @@ def every_method():
     yield "top_k", {"aggregate": "max"}
     yield from (("rds_plus", {"policy": policy}) for policy in ("consume", "global_max"))
     yield "lexical", {"policy": "consume"}
+    yield "perplexity", {"take": "mid"}
+    yield "ifd", {"policy": "perplexity_ratio"}
+    yield from (("grape", {"order": order}) for order in ("reverse", "random"))
+    yield from (("deita", {"by": by}) for by in ("complexity", "quality"))
+    yield from (("k_means", {"within": within, "quota": "equal"}) for within in ("farthest", "random"))
+    yield from (("replay", {"policy": policy}) for policy in ("similar", "support"))
+    yield "got_d", {"contrast": True}
+    yield "dsir", {"temperature": 0}
+    yield "tsds", {"sample": False}
+    yield "rds_plus", {"reverse": True}
+    yield "random", {"reverse": True}
 
 
 def problem(budget, n=60, m=5, d=17, seed=0, tasks=None, block_rows=16_384, distinct=None):
@@ -38,16 +56,42 @@ def problem(budget, n=60, m=5, d=17, seed=0, tasks=None, block_rows=16_384, dist
             "representation": vectors[rng.integers(0, len(vectors), n)] if distinct else vectors,
             "trigrams": trigrams(texts, 512),
             "length": rng.integers(1, 30, n),
+            **_signals(np.random.default_rng([seed, 1]), texts, d, distinct),
         },
         targets={
             "representation": rng.standard_normal((m, d)).astype(np.float32),
+            **_signals(np.random.default_rng([seed, 2]), [" ".join(rng.choice(WORDS, 6)) for _ in range(m)], d, None),
             "trigrams": trigrams([" ".join(rng.choice(WORDS, 6)) for _ in range(m)], 512),
         },
         target_task=target_task,
         task_names=tuple(f"task {number}" for number in range(target_task.max() + 1)),
-        groups={"source": rng.choice(["alpaca", "dolly", "flan", "math"], n, p=[0.6, 0.25, 0.1, 0.05])},
+        groups={
+            "source": rng.choice(["alpaca", "dolly", "flan", "math"], n, p=[0.6, 0.25, 0.1, 0.05]),
+            "instruction": rng.integers(0, max(1, n // 3), n),
+        },
         reducer=InProcess(block_rows),
     )
+
+
+def _signals(rng, texts, d, distinct):
+    """The other signals of `texts`; as vectors, numbers are drawn from `distinct` of them, so that scores tie."""
+    n = len(texts)
+    which = rng.integers(0, distinct, n) if distinct else np.arange(n)
+    vectors = rng.standard_normal((2, n, d)).astype(np.float32)[:, which]
+    numbers = rng.uniform(0.1, 5, (3, n, 3)).astype(np.float32)[:, which]
+    numbers[:2, :, 1] = rng.integers(1, 30, n)
+    numbers[:2, :, 2] = rng.random(n) < 0.1
+    return {
+        "instructions": vectors[0],
+        "gradient": vectors[1],
+        "response": numbers[0],
+        "response_alone": numbers[1],
+        "scores": numbers[2],
+        "degradation": rng.uniform(0, np.log(2), n).astype(np.float32)[which],
+        "ngrams": ngrams(texts, 512),
+        "repetition": repetition(texts),
+        "concepts": concepts(texts, 512),
+    }
 
 
 def permuted(world, order):

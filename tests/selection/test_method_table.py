@@ -6,6 +6,7 @@ import pytest
 from selection_worlds import FILLED
 
 import selection.table
+from selection.reverse import reversed_
 from selection.table import METHODS, build, parameters
 from warehouse.errors import InputError
 from warehouse.records import Spec
@@ -13,33 +14,49 @@ from warehouse.records import Spec
 DOCS = Path(__file__).parents[2] / "docs" / "methods.md"
 
 
+def fill(field, given):
+    return FILLED[field]
+
+
 def test_the_run_fills_in_what_a_method_has_and_no_more():
-    assert build("rds_plus", {"policy": "consume"}, **FILLED).representation == FILLED["representation"]
-    assert build("length", {}, **FILLED).reads["length"] == Spec(
-        "length", {"unit": "tokens", "tokenizer": "tokenizer-1"}
-    )
-    assert build("length", {"unit": "characters"}).reads["length"] == Spec("length", {"unit": "characters"})
-    assert build("random", {}, **FILLED).reads == {}
+    asked = []
+
+    def noting(field, given):
+        asked.append((field, dict(given)))
+        return FILLED[field]
+
+    assert build("rds_plus", {"policy": "consume"}, noting).representation == FILLED["representation"]
+    tokens = Spec("length", {"unit": "tokens", "tokenizer": "tokenizer-1"})
+    assert build("length", {}, noting).reads["length"] == tokens
+    assert build("length", {"unit": "characters"}, noting).reads["length"] == Spec("length", {"unit": "characters"})
+    assert build("random", {}, noting).reads == {}
+    assert [field for field, _ in asked] == ["representation", "tokenizer", "tokenizer"]
 
 
-@pytest.mark.parametrize("name", ["top_k", "rds_plus"])
-def test_a_missing_representation_is_said(name):
-    with pytest.raises(InputError, match="name the model or the encoder"):
-        build(name, {})
+def test_the_parameters_of_a_signal_go_to_what_fills_it_and_not_to_the_method():
+    asked = {}
+    build("perplexity", {"model": "mine", "take": "mid"}, lambda field, given: asked.setdefault(field, dict(given)))
+    assert asked == {"response": {"model": "mine", "template": "tulu"}}
 
 
 def test_a_length_in_tokens_is_never_keyed_without_its_tokenizer():
     with pytest.raises(ValueError, match="fingerprint of its tokenizer"):
-        _ = build("length", {}).reads
+        _ = build("length", {}, lambda field, given: "").reads
+
+
+def test_any_method_can_be_reversed():
+    turned = build("rds_plus", {"policy": "consume", "reverse": True}, fill)
+    assert turned == reversed_(build("rds_plus", {"policy": "consume"}, fill))
+    assert build("rds_plus", {"reverse": False}, fill) == build("rds_plus", {}, fill)
 
 
 @pytest.mark.parametrize(
     ("name", "params", "message"),
     [
-        ("rds", {}, "unknown method 'rds'; known methods: random, balanced_random, length, lexical, top_k, rds_plus"),
-        ("rds_plus", {"polcy": "retry"}, r"no parameter 'polcy'; known, with defaults: policy \(retry\)"),
+        ("rds", {}, "unknown method 'rds'; known methods: random, balanced_random, "),
+        ("rds_plus", {"polcy": "retry"}, r"no parameter 'polcy'; known, with defaults: policy \(retry\), reverse"),
         ("rds_plus", {"representation": "x"}, "no parameter 'representation'"),
-        ("random", {"seed": 3}, "no parameter 'seed'; known, with defaults: none at all"),
+        ("random", {"seed": 3}, "no parameter 'seed'; known, with defaults: reverse \\(False\\)"),
         ("rds_plus", {"policy": "max"}, "policy must be one of retry, consume, global_max, found 'max'"),
         ("rds_plus", {"policy": ["retry"]}, "policy must be one of"),
         ("lexical", {"dims": "many"}, "dims must be a whole number, found 'many'"),
@@ -50,7 +67,7 @@ def test_a_length_in_tokens_is_never_keyed_without_its_tokenizer():
 )
 def test_wrong_entries_are_said(name, params, message):
     with pytest.raises(InputError, match=message):
-        build(name, params, **FILLED)
+        build(name, params, fill)
 
 
 def test_numbers_flags_and_texts_are_told_apart(monkeypatch):
@@ -65,7 +82,12 @@ def test_numbers_flags_and_texts_are_told_apart(monkeypatch):
     assert known["label"].holds("b")
     assert not known["label"].holds(3)
     with pytest.raises(InputError, match="flag must be true or false, found 'yes'"):
-        build("some_method", {"flag": "yes"})
+        build("some_method", {"flag": "yes"}, fill)
+
+
+def spellings(value):
+    """How a person writes a default: 5 for 5.0, true for True."""
+    return {str(value), str(value).lower()} | ({f"{value:g}"} if isinstance(value, float) else set())
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -76,4 +98,4 @@ def test_the_docs_tell_of_every_method_and_parameter(name):
     assert f"- name: {name}" in section
     for parameter in parameters(name).values():
         assert f"`{parameter.name}`" in section
-        assert f"`{parameter.default}`" in section
+        assert any(f"`{text}`" in section for text in spellings(parameter.default)), parameter

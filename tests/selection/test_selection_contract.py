@@ -11,13 +11,26 @@ from selection.problem import InProcess
 from warehouse.records import Spec, canonical
 
 DIRECTIONS = {"higher is better", "lower is better", "none"}
+SMALL = {
+    "lexical": {"dims": 512},
+    "dsir": {"dims": 512},
+    "paser": {"dims": 512},
+    **dict.fromkeys(("private_mean", "private_kernel", "private_clusters"), {"epsilon": 1e6}),
+}
+"""What the small world needs: buckets as many as its signals have, noise that five targets do not drown in."""
+
+DRAWN = {"tsds", "dsir"}
+"""Methods that draw rows by their scores, by default."""
+
+TURNS = {"rds_plus", "lexical", "k_means", "replay", "k_center", "private_clusters", "grape", "dsir"}
+"""Methods whose lists, groups or sampling take turns, so that a later row may have a better score."""
+
 CASES = [pytest.param(name, params, id=f"{name}-{params}") for name, params in every_method()]
 pytestmark = pytest.mark.parametrize(("name", "params"), CASES)
 
 
 def choose(name, params, world, seed=3):
-    params = {**params, "dims": 512} if name == "lexical" else params
-    return method(name, **params)(world, np.random.default_rng(seed))
+    return method(name, **SMALL.get(name, {}), **params)(world, np.random.default_rng(seed))
 
 
 def same(first, second):
@@ -67,10 +80,11 @@ def test_blocks_change_nothing(name, params, block_rows, tasks):
 
 def test_equal_rows_come_in_the_order_of_their_keys(name, params):
     world = problem(60, distinct=1)
-    world.candidates["length"][:] = 7
-    world.candidates["trigrams"] = world.candidates["trigrams"][np.zeros(60, int)]
+    for signal, values in world.candidates.items():
+        world.candidates[signal] = values[np.zeros(60, int)]
+    world.groups["instruction"][:] = 0
     answer = choose(name, params, world)
-    if answer.diagnostics["direction"] != "none":
+    if answer.diagnostics["direction"] != "none" and not params.get("reverse") and name not in DRAWN:
         assert np.array_equal(answer.rows, np.argsort(world.keys))
         assert len(set(answer.scores.tolist())) <= len(unit_rows(world.targets["representation"]).finite)
 
@@ -78,7 +92,7 @@ def test_equal_rows_come_in_the_order_of_their_keys(name, params):
 def test_what_is_read_is_named_by_specs(name, params):
     reads = method(name, **params).reads
     assert all(isinstance(spec, Spec) and spec.key for spec in reads.values())
-    assert {"representation", "trigrams", "length"} >= reads.keys()
+    assert problem(1).candidates.keys() >= reads.keys()
 
 
 def test_scores_have_a_direction_and_follow_it(name, params):
@@ -87,8 +101,10 @@ def test_scores_have_a_direction_and_follow_it(name, params):
     if answer.diagnostics["direction"] == "none":
         assert np.all(answer.scores == 0)
     else:
-        assert answer.scores[0] == answer.scores.max() or name in ("rds_plus", "lexical")
-        assert answer.diagnostics["cut_off"] == answer.scores.min()
+        best, worst = (max, min) if answer.diagnostics["direction"].startswith("higher") else (min, max)
+        judged = [s for s, why in zip(answer.scores, answer.reasons, strict=True) if "filled=" not in why]
+        assert answer.scores[0] == best(judged) or name in TURNS
+        assert answer.diagnostics["cut_off"] == worst(judged)
 
 
 def test_diagnostics_and_reasons_can_be_stored(name, params):
