@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from flows import leftovers, recipes, server
 from flows.console import ConsoleListener
 from flows.race import check
-from flows.settings import Settings
+from flows.settings import CONSOLE, Settings
 from warehouse.errors import InputError
 from warehouse.store import Store, write_atomically
 
@@ -59,6 +60,7 @@ def check_schedule(cron: str, timezone: str | None) -> None:
 
 def serve_deployments(home: Path) -> None:
     """Run every deployed recipe of `home` when it is due, until interrupted; runs that were missed are run late."""
+    os.environ[CONSOLE] = "ERROR"  # nobody waits for a scheduled run: its errors belong into the log of what serves
     say = ConsoleListener().say
     orders = {file.stem: json.loads(file.read_text()) for file in sorted(_deployments(home).glob("*.json"))}
     if not orders:

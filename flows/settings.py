@@ -10,14 +10,16 @@ from pathlib import Path
 
 from warehouse.errors import InputError
 
+CONSOLE = "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
+
 # Nothing calls home unless the user asks for it, and no library fills the console. A value the user has set wins.
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_LEVEL": "WARNING",
-    # the pages of runs and tasks have their logs; the console has ours
+    # the pages of runs and tasks have their logs; on the console an error is told once, by the command that had it
     "PREFECT_LOGGING_LOGGERS_PREFECT_FLOW_RUNS_LEVEL": "INFO",
     "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "INFO",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+    CONSOLE: "CRITICAL",
     "DO_NOT_TRACK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
