@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench bench-warehouse clean constraints
+.PHONY: demo test check bench bench-selection bench-warehouse clean constraints
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -27,6 +27,11 @@ check: $(READY)
 
 bench: $(READY)
 	@status=0; for file in benchmarks/bench_*.py; do $(BIN)/python $$file || status=1; done; exit $$status
+
+# The selection methods and the signals they read against their peers.
+bench-selection: $(READY)
+	@status=0; for name in selection greedy got_d ngrams encode scoring; do \
+	  $(BIN)/python benchmarks/bench_$$name.py || status=1; done; exit $$status
 
 # 100 thousand, 1 million and 5 million rows through every stage: 40 minutes, 40 GB of disk.
 bench-warehouse: $(READY)
