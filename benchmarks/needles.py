@@ -28,10 +28,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix, issparse
+from scipy.sparse import csr_matrix
 from scipy.stats import rankdata
 
-from benchmarks.signals_here import REPRESENTATIONS, Corpus, Signals, every_method
+from benchmarks.signals_here import REPRESENTATIONS, Corpus, Signals, codes, every_method
 from benchmarks.truth import within
 from eval.statistics import bootstrap, paired_bootstrap
 from models.fingerprint import TINY
@@ -259,7 +259,7 @@ def nearest_earlier(signal: Signal) -> Floats:
     for start in range(0, signal.shape[0], BLOCK):
         block = signal[start : start + BLOCK]
         products = block @ signal[: start + block.shape[0]].T
-        cosines = csr_matrix(products).toarray() if issparse(products) else np.asarray(products)
+        cosines = products.toarray() if isinstance(products, csr_matrix) else np.asarray(products)
         places = np.arange(block.shape[0])[:, None] + start
         cosines[np.arange(cosines.shape[1])[None, :] >= places] = 0
         nearest[start : start + block.shape[0]] = cosines.max(axis=1)
@@ -326,7 +326,7 @@ def qualities(folder: Path, seed: int) -> Iterator[Agreement]:
     """Likelihoods, and lengths as the control, against right solutions and well-formed questions."""
     table = pq.read_table(folder / "labelled" / "gsm8k_model_solutions.parquet").to_pylist()
     rows = [Example((Message("user", r["prompt"]), Message("assistant", r["response"])), "gsm8k") for r in table]
-    right, problems = np.array([r["score"] == 1 for r in table]), _codes([r["prompt"] for r in table])
+    right, problems = np.array([r["score"] == 1 for r in table]), codes([r["prompt"] for r in table])
     for by, score in numbers(rows).items():
         value = resampled(at_rows(auc, -score, right), len(rows), np.random.default_rng(seed), problems)
         yield Agreement("gsm8k solutions: right", f"low {by}", "area under the curve", value)
@@ -343,10 +343,6 @@ def numbers(rows: Sequence[Example]) -> dict[str, Floats]:
     signals = Signals()
     values = np.asarray(Corpus(rows, signals).signal(signals.fill("response", {})), np.float64)
     return {"NLL, winnow-tiny": values[:, 0], "number of tokens": values[:, 1]}
-
-
-def _codes(labels: Sequence[str]) -> Rows:
-    return np.unique(np.array(labels), return_inverse=True)[1].astype(np.int64)
 
 
 def precision_table(found: Sequence[Precision]) -> str:

@@ -5,6 +5,7 @@ named by spec and rows, so that a script asked again is quick. `Corpus` is some 
 may be candidates and any targets. What cannot be measured here is said by `NotHere`, with the reason.
 """
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -92,7 +93,7 @@ class Signals:
         if not self._file(spec, asked).exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             for name, values in self._passed(spec, [rows[place].messages for place in first]).items():
-                np.save(self._file(Spec(name, spec.params), asked), values, allow_pickle=False)
+                keep(self._file(Spec(name, spec.params), asked), values)
         return np.asarray(np.load(self._file(spec, asked), allow_pickle=False)[inverse])
 
     def _file(self, spec: Spec, asked: str) -> Path:
@@ -134,6 +135,14 @@ def untrained(folder: Path, seed: int = 0) -> Path:
         family: Any = AutoModelForCausalLM
         family.from_config(AutoConfig.from_pretrained(fetch(TINY))).save_pretrained(folder)
     return folder
+
+
+def keep(path: Path, values: Array) -> None:
+    """Write `values` whole or not at all."""
+    part = path.with_suffix(f".{os.getpid()}")
+    with part.open("wb") as file:
+        np.save(file, values, allow_pickle=False)
+    part.replace(path)
 
 
 def text_of(row: Example) -> str:
@@ -236,7 +245,7 @@ class Corpus:
     @property
     def prompts(self) -> Array:
         """(n,) int64, equal where the prompt is."""
-        return self._fact("prompts", lambda: _codes([row.prompt_id for row in self.rows]))
+        return self._fact("prompts", lambda: codes([row.prompt_id for row in self.rows]))
 
     @property
     def sources(self) -> Array:
@@ -266,7 +275,8 @@ class Corpus:
         return self._facts[name]
 
 
-def _codes(labels: Sequence[str]) -> Array:
+def codes(labels: Sequence[str]) -> Array:
+    """(n,) int64, equal where the labels are."""
     return np.unique(np.array(labels), return_inverse=True)[1].astype(np.int64)
 
 
