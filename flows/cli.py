@@ -97,6 +97,19 @@ def run(
 
 
 @app.command()
+def advise(
+    recipe: Annotated[Path, typer.Argument(help="A recipe with `advise`, YAML.")],
+    overrides: Overrides = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what mixture of sources to train on, from pilot runs or distances to the target."""
+    from flows.advice_launch import launch_advice
+
+    _print_result(launch_advice(recipe, overrides or [], _home(home)), as_json)
+
+
+@app.command()
 def select(
     pool: Annotated[list[str], typer.Argument(help="Files, folders or hub names to choose from.")],
     target: Annotated[list[str] | None, typer.Option("--target", help="Examples of what should get better.")] = None,

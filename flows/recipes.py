@@ -99,6 +99,40 @@ class Train(_Part):
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
 
 
+class Pilots(_Part):
+    """The small runs that advice is drawn from: every size × mixture × seed is one."""
+
+    sizes: list[Annotated[int, Field(gt=0)]] = Field(min_length=1, description="rows of a run, repeats counted")
+    mixtures: int = Field(8, gt=0, description="mixtures at every size: each source alone, even, natural, then random")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        default_factory=lambda: [0], min_length=1, description="one run each: of the rows drawn and of training"
+    )
+
+    @model_validator(mode="after")
+    def _once(self) -> "Pilots":
+        for name in ("sizes", "seeds"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"`{name}` names a value twice: {values}")
+        return self
+
+
+class Advise(_Part):
+    """What `winnow advise` is asked: which advisor, for how many rows, from which pilot runs, of which sources."""
+
+    advisor: str = Field(description="name of the advisor")
+    params: dict[str, Any] = Field(default_factory=dict, description="parameters of the advisor")
+    budget: int | None = Field(None, gt=0, description="rows to train on, repeats counted, that advice is wanted for")
+    pilots: Pilots | None = Field(None, description="the runs trained to find out")
+    sources: list[str] = Field(default_factory=list, description="source labels to weigh; default all of the pool")
+
+    @model_validator(mode="after")
+    def _several(self) -> "Advise":
+        if self.sources and (len(self.sources) < 2 or len(set(self.sources)) != len(self.sources)):
+            raise ValueError(f"`sources` must name at least two, each once: {self.sources}")
+        return self
+
+
 class Recipe(_Part):
     """A run: pool, target, methods, budgets and seeds; with `train` and `tasks` it becomes a race."""
 
@@ -118,12 +152,19 @@ class Recipe(_Part):
         default_factory=lambda: Representation(model="winnow-tiny"), description="what turns a row into a vector"
     )
     methods: list[Entry] = Field(min_length=1, description="selection methods, by name or with parameters")
-    budgets: list[Annotated[int, Field(gt=0)]] = Field(min_length=1, description="rows to choose")
+    budgets: list[Annotated[int, Field(gt=0)]] = Field(min_length=1, description="rows (or tokens) to choose")
+    budget_unit: Literal["rows", "tokens"] = Field("rows", description="what `budgets`, `caps` and `floors` count")
+    caps: dict[str, float] = Field(
+        default_factory=dict,
+        description='the most a source may give: an amount, or a share below 1; "*" is every other',
+    )
+    floors: dict[str, float] = Field(default_factory=dict, description="the least a source must give, likewise")
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
         default_factory=lambda: [0], min_length=1, description="one arm each"
     )
     train: Train | None = Field(None, description="how a model is tuned on each selection")
     tasks: list[Entry] = Field(default_factory=list, description="evaluation tasks over `test`")
+    advise: Advise | None = Field(None, description="what `winnow advise` is asked")
     seed: int = Field(0, ge=0, description="seed of everything that is not an arm's own")
 
     @property
@@ -268,11 +309,12 @@ def _line(node: yaml.Node | None, loc: Sequence[Any]) -> int:
 
 _PARTS: dict[str, type[BaseModel]] = {
     "pool": Source, "target": Source, "test": Source, "representation": Representation, "train": Train,
+    "advise": Advise, "pilots": Pilots,
 }  # fmt: skip
 
 
 def _known_keys(loc: Sequence[Any]) -> str:
-    part = _PARTS.get(str(loc[0]), Recipe) if len(loc) > 1 else Recipe
+    part = next((_PARTS[str(key)] for key in reversed(loc[:-1]) if str(key) in _PARTS), Recipe)
     known = list(part.model_fields)
     near = difflib.get_close_matches(str(loc[-1]), known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -53,6 +53,8 @@ class Evidence:
     distance   the same for any mixture, with its gradient
     source_of  (n,) source of every row of the pool, for advice that names rows
     keys       (n,) uint64 of those rows
+    costs      (m, n) of carrying each of those rows to each target: where given, the rows are a sample of the pool
+    target_weights  (m,) of the targets; without them all weigh alike
 
     Raises `InputError` for numbers that no run can have, `ValueError` for arrays that do not fit together.
     """
@@ -70,6 +72,8 @@ class Evidence:
     distance: Distance | None = None
     source_of: NDArray[Any] | None = None
     keys: NDArray[np.uint64] | None = None
+    costs: Floats | None = None
+    target_weights: Floats | None = None
 
     def __post_init__(self) -> None:
         _check_sources(self.sources, self.available)
@@ -221,6 +225,16 @@ def _check_shapes(evidence: Evidence) -> None:
         raise ValueError("the sources of the pool's rows and their keys come together")
     if evidence.source_of is not None and evidence.keys is not None and len(evidence.source_of) != len(evidence.keys):
         raise ValueError(f"{len(evidence.source_of)} rows have a source but {len(evidence.keys)} a key")
+    _check_costs(evidence)
+
+
+def _check_costs(evidence: Evidence) -> None:
+    rows = 0 if evidence.source_of is None else len(evidence.source_of)
+    if evidence.costs is not None and evidence.costs.shape[1:] != (rows,):
+        raise ValueError(f"costs are {evidence.costs.shape} for {rows} rows with a source")
+    m = 0 if evidence.costs is None else len(evidence.costs)
+    if evidence.target_weights is not None and evidence.target_weights.shape != (m,):
+        raise ValueError(f"{m} targets have costs but {evidence.target_weights.shape} weights")
 
 
 def _check_runs(evidence: Evidence) -> None:

@@ -42,6 +42,7 @@ LEAST_EPSILON, MOST_EPSILON = 1e-3, 10.0
 EXACT_NUMBERS = 1 << 20  # costs of at most so many pairs are held in float64
 SAMPLE_NUMBERS = 1 << 23  # pairs in the sample of a larger pool: 32 MB of float32
 LEAST_SAMPLE = 2048  # rows
+REMEMBERED = 1 << 24  # costs of at most so many pairs are made once, those of more for every ε
 SAMPLED = 8  # at most one row in so many, where that is more
 EXACT_TOLERANCE, ROUGH_TOLERANCE, TOLERANCE = 1e-9, 0.05, 3e-4  # of f, in units of ε
 SUM_GRID = 2.0**30  # sums of multiples of 2⁻³⁰ below 2²³ are free of error in float64, so their order does not show
@@ -178,12 +179,16 @@ class Pairing:
 
     def kernel(self, rows: Rows, shares: NDArray[Any]) -> Kernel:
         """The kernel of some rows, of costs less 2, which moves all g by 2; computed in the type of `shares`."""
-        b = np.full(len(rows), 1 / len(rows))
-        if shares.dtype == np.float64:
-            costs = np.concatenate([self.exact(rows[part]) for part in chunks_of(len(rows), self.m)])
-            return Kernel(costs.__getitem__, b, np.log(self.a), shares)
+        b, single = np.full(len(rows), 1 / len(rows)), shares.dtype == np.float32
         candidates, directions = self.problem.candidates[self.signal], _directions(self.values, -2.0)
-        return Kernel(lambda part: _units(candidates[rows[part]]) @ directions, b, np.log(self.a), shares)
+
+        def costs(part: slice) -> NDArray[Any]:
+            return _units(candidates[rows[part]]) @ directions if single else self.exact(rows[part])
+
+        if shares.size > REMEMBERED:
+            return Kernel(costs, b, np.log(self.a), shares)
+        remembered = np.concatenate([costs(part) for part in chunks_of(len(rows), self.m)])
+        return Kernel(remembered.__getitem__, b, np.log(self.a), shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,14 +261,14 @@ class _MomentOfBlock:
 
     def __call__(self, block: Block) -> Moment:
         vectors = block.signals[self.signal]
-        total = Moment(0.0, np.zeros(len(self.offsets)))
+        total, ones = Moment(0.0, np.zeros(len(self.offsets))), np.ones_like(self.offsets)
         for part in chunks_of(vectors.shape[0], len(self.offsets)):
             shares = _units(vectors[part]) @ self.directions
             shares += self.offsets
             largest = shares.max(axis=1, keepdims=True)
             shares -= largest
             exponentials(shares)
-            sums = shares.sum(axis=1)
+            sums = shares @ ones
             softmin = -float(largest.sum(dtype=np.float64) + np.log(sums).sum(dtype=np.float64))
             total = total.plus(Moment(softmin, ((1 / sums) @ shares).astype(np.float64)))
         return total

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,12 +27,13 @@ from warehouse.errors import InputError
 from warehouse.records import Floats
 
 CHUNK_NUMBERS = 1 << 18  # numbers of a chunk of the kernel: 1 MB of float32, which stays in a core's cache
+PRODUCT_NUMBERS = 1 << 21  # and of one whose (m, m) products are summed: each is as large as many chunks of the other
 DRIFT = 20.0  # the kernel is made anew where a log-price moved by more: e^20 is far from the ends of float32
 COARSE = 0.05  # |a − r|₁ at which a larger ε has done its work, and Sinkhorn's steps have
 LEVEL = 3.0  # each ε on the way down is at least this part of the one before
 SINKHORN_STEPS = 40  # at most, for each ε
 PASSES = 300  # evaluations of H at most, for the last ε
-NOTHING, NOTHING_SINGLE = 1e-100, 1e-16
+NOTHING, NOTHING_SINGLE = np.log(1e-100), np.float32(np.log(1e-16))
 UNSOLVED = 1e-6  # |a − r|₁ that rounding does not explain
 MEMORY = 10  # pairs of L-BFGS
 REFRESH = 8  # steps after which a curvature is measured again
@@ -90,15 +92,15 @@ def transport(costs: Floats, a: Floats, b: Floats, epsilon: float, tolerance: fl
     `InputError` for costs or masses that are not finite, negative masses, no mass at all, and an ε that is not above 0
     or so small that no solution was found.
     """
-    _check(costs, a, b, epsilon)
+    check_problem(costs, a, b, epsilon)
     a, b = a / a.sum(), b / b.sum()
     some, has = np.flatnonzero(a > 0), np.flatnonzero(b > 0)
     with threadpool_limits(limits=1, user_api="blas"):
         rows = np.ascontiguousarray(costs[np.ix_(some, has)].T, np.float64)
         kernel = Kernel(rows.__getitem__, b[has], np.log(a[some]), np.empty(rows.shape))
-        h = anneal(kernel, a[some], _largest(rows, epsilon), epsilon, COARSE)
+        h = anneal(kernel, a[some], largest_epsilon(rows, epsilon), epsilon, COARSE)
         end = climb(kernel, a[some], h, tolerance, refresh=1)
-        _check_end(end, epsilon)
+        check_end(end, epsilon)
     f_some = epsilon * (end.h - a[some] @ end.h)
     g = _softmin(costs[some].T, f_some, a[some], epsilon)
     f = np.empty(len(a))
@@ -134,6 +136,12 @@ class Passes(Protocol):
         ...
 
 
+class Cooled(Passes, Protocol):
+    """One that can turn to another ε."""
+
+    def use(self, epsilon: float) -> None: ...
+
+
 @dataclass(slots=True)
 class Kernel:
     """The shares p_ij of n candidates, kept in memory: after one pass that makes them, a pass is two products.
@@ -141,8 +149,8 @@ class Kernel:
     rows     costs of some candidates
     b        (n,) masses of the candidates
     log_a    (m,)
-    shares   (n, m) where they are kept; its type is what is computed in. They are those at log-prices `base`, and
-             others follow by p_ij ∝ p⁰_ij exp(h_i − base_i), so a row's constant and ε's exponential are paid once
+    shares   (n, m) where they are kept, over the largest of each row; its type is what is computed in. They are those
+             at log-prices `base`, and others follow by p_ij ∝ p⁰_ij exp(h_i − base_i), so ε's exponential is paid once
     """
 
     rows: CostRows
@@ -184,16 +192,17 @@ class Kernel:
         if len(h) > NEWTON_TARGETS:
             return self.at(h).usage
         weights = self._weights(h)
-        chunks = list(self._chunks())
+        chunks = list(chunks_of(len(self.b), len(h), PRODUCT_NUMBERS))
         rows = max(CURVATURE_ROWS * len(h), CURVATURE_WORK // len(h) ** 2)
         step = max(1, len(self.b) // rows)
 
         def squares(part: slice) -> Floats:
-            shares = self.shares[part] * weights
-            shares /= shares.sum(axis=1, keepdims=True)
-            mass = self.mass[part, None]
-            outer = -np.asarray(shares.T @ (shares * mass), np.float64)
-            outer[np.diag_indices(len(h))] += mass[:, 0] @ shares
+            shares, mass = self.shares[part] * weights, self.mass[part]
+            sums = self.shares[part] @ weights
+            usage = (mass / sums) @ shares
+            shares *= (np.sqrt(mass) / sums)[:, None]
+            outer = -np.asarray(shares.T @ shares, np.float64)  # numpy computes half of such a product
+            outer[np.diag_indices(len(h))] += usage
             return outer
 
         some = chunks[::step]
@@ -218,9 +227,7 @@ class Kernel:
             largest = shares.max(axis=1, keepdims=True)
             shares -= largest
             exponentials(shares)
-            sums = shares.sum(axis=1, keepdims=True)
-            shares /= sums
-            self.norms[part] = largest[:, 0].astype(np.float64) + np.log(sums[:, 0], dtype=np.float64)
+            self.norms[part] = largest[:, 0]
 
         _folded(make, self._chunks(), lambda *_: None)
 
@@ -230,20 +237,19 @@ class Kernel:
 
 
 def exponentials(exponents: Chunk) -> None:
-    """exp in place, less what is nothing beside a row's largest, 1: products of such numbers are subnormal, and an
-    arithmetic unit takes a hundred times as long over these."""
+    """exp in place of numbers of at most 0, but nowhere less than what is nothing beside 1: products of smaller numbers
+    are subnormal, and an arithmetic unit takes a hundred times as long over these."""
+    np.maximum(exponents, NOTHING_SINGLE if exponents.dtype == np.float32 else NOTHING, out=exponents)
     np.exp(exponents, out=exponents)
-    exponents -= exponents.dtype.type(NOTHING_SINGLE if exponents.dtype == np.float32 else NOTHING)
-    np.maximum(exponents, 0, out=exponents)
 
 
-def chunks_of(n: int, m: int) -> Iterator[slice]:
-    """The n candidates in chunks whose bounds depend on nothing but n and m."""
-    size = max(16, CHUNK_NUMBERS // m)
+def chunks_of(n: int, m: int, numbers: int = CHUNK_NUMBERS) -> Iterator[slice]:
+    """The n candidates in chunks of about so many `numbers`, whose bounds depend on nothing but these three."""
+    size = max(16, numbers // m)
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def anneal(kernel: Kernel, a: Floats, start: float, epsilon: float, rough: float | None = None) -> Floats:
+def anneal(kernel: Cooled, a: Floats, start: float, epsilon: float, rough: float | None = None) -> Floats:
     """Log-prices near the best for `epsilon`, found through larger ones from `start` down by Sinkhorn's steps.
 
     With `rough` each of the larger ones is climbed too, to steps of that length: slower, and what a tiny ε needs. The
@@ -365,8 +371,11 @@ def _two_loops(metric: _Metric, slope: Floats, pairs: deque[tuple[Floats, Floats
 
 def _folded(work: Callable[[slice], Any], parts: Iterator[slice], merge: Callable[[Any, Any], Any]) -> Any:
     """`work` of all parts, in threads, merged in their order: floating-point sums do not depend on the threads."""
+    first, second = next(parts), next(parts, None)
+    if second is None:  # a thread costs more than a small chunk does
+        return work(first)
     with ThreadPoolExecutor(cores()) as threads:
-        answers = threads.map(work, parts)
+        answers = threads.map(work, chain((first, second), parts))
         total = next(answers)
         for answer in answers:
             total = merge(total, answer)
@@ -380,11 +389,13 @@ def _softmin(costs: Floats, prices: Floats, masses: Floats, epsilon: float) -> F
     return np.asarray(-epsilon * (largest + np.log(np.exp(exponents - largest[:, None]).sum(axis=1))))
 
 
-def _largest(costs: Floats, epsilon: float) -> float:
+def largest_epsilon(costs: Floats, epsilon: float) -> float:
+    """Where to start from on the way down to `epsilon`."""
     return max(epsilon, float(np.ptp(costs)) / 4)
 
 
-def _check(costs: Floats, a: Floats, b: Floats, epsilon: float) -> None:
+def check_problem(costs: Floats, a: Floats, b: Floats, epsilon: float) -> None:
+    """Raises `InputError` for numbers that no transport problem has, `ValueError` for arrays that do not fit."""
     if costs.shape != (len(a), len(b)):
         raise ValueError(f"costs are {costs.shape} for {len(a)} targets and {len(b)} candidates")
     if not np.isfinite(costs).all():
@@ -396,7 +407,8 @@ def _check(costs: Floats, a: Floats, b: Floats, epsilon: float) -> None:
         raise InputError(f"epsilon is {epsilon}; give a number above 0, in units of the cost")
 
 
-def _check_end(end: End, epsilon: float) -> None:
+def check_end(end: End, epsilon: float) -> None:
+    """Raises `InputError` where the climb did not end at a solution."""
     if not end.converged and end.marginal_error > UNSOLVED:
         raise InputError(
             f"epsilon {epsilon:.3g} is too small: after {end.passes} passes the targets' masses are still off by "

@@ -42,6 +42,8 @@ EMPTIES: dict[str, pa.Schema] = {
     "artifacts/describe/empty/describe.parquet": tables.DESCRIBE,
     "artifacts/select/empty/selection.parquet": tables.SELECTION,
     "artifacts/select/empty/selected.parquet": tables.SELECTED,
+    "artifacts/mixture/empty/mixture.parquet": tables.MIXTURE,
+    "artifacts/advice/empty/advice.parquet": tables.ADVICE,
     "artifacts/synthesize/empty/generations.parquet": tables.GENERATIONS,
     "artifacts/train/empty/checkpoint.parquet": tables.CHECKPOINT,
     "artifacts/train/empty/losses.parquet": tables.LOSSES,

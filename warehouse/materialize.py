@@ -22,7 +22,10 @@ SUFFIX = ".duckdb"
 # before it; the sets that selections and evaluations were asked with (targets, tests) come along.
 KEPT = """
 CREATE TEMP TABLE chosen AS SELECT unnest($1::VARCHAR[]) AS key;
-CREATE TEMP TABLE choices AS SELECT selection AS key FROM selections WHERE pool IN (FROM chosen);
+CREATE TEMP TABLE choices AS
+    SELECT selection AS key FROM selections WHERE pool IN (FROM chosen) UNION
+    SELECT mixture FROM mixtures WHERE pool IN (FROM chosen);
+CREATE TEMP TABLE advised AS SELECT DISTINCT advice AS key FROM advice WHERE pool IN (FROM chosen);
 CREATE TEMP TABLE tuned AS SELECT checkpoint AS key FROM checkpoints WHERE data IN (FROM choices);
 CREATE TEMP TABLE raced AS
     SELECT DISTINCT comparison AS key FROM results, unnest(from_json(selections, '["VARCHAR"]')) s(key)
@@ -32,7 +35,7 @@ CREATE TEMP TABLE assessed AS
     SELECT e.key FROM results, unnest(from_json(evaluations, '["VARCHAR"]')) e(key) WHERE comparison IN (FROM raced);
 CREATE TEMP TABLE made AS
     FROM chosen UNION FROM choices UNION FROM tuned UNION FROM raced UNION FROM assessed UNION
-    SELECT cleaning FROM filters WHERE pool IN (FROM chosen);
+    FROM advised UNION SELECT cleaning FROM filters WHERE pool IN (FROM chosen);
 CREATE TEMP TABLE kept AS
     FROM made UNION SELECT ancestor FROM lineage WHERE key IN (FROM made) UNION
     SELECT key FROM artifacts WHERE stage = 'describe' AND inputs->>'pool' IN (FROM chosen);
@@ -53,6 +56,8 @@ KEEP: Mapping[str, str] = {
     "signals": f"spec IN (FROM kept) AND sample_id IN (SELECT sample_id FROM samples WHERE {POOLED})",
     "selections": "selection IN (FROM choices)",
     "selected": "selection IN (FROM choices)",
+    "mixtures": "mixture IN (FROM choices)",
+    "advice": "advice IN (FROM advised)",
     "generations": "generation IN (FROM synthesized)",
     "checkpoints": "checkpoint IN (FROM tuned)",
     "losses": "checkpoint IN (FROM tuned)",

@@ -2,7 +2,8 @@
 
 import sys
 
-from warehouse.views import VIEWS, View
+from warehouse.view import View
+from warehouse.views import VIEWS
 
 INTRO = """\
 # The warehouse

@@ -32,13 +32,21 @@ POOL = _schema(
 )  # fmt: skip
 SIGNALS = _schema(signal=STRING, spec=STRING, shard=STRING, position=INT, sample_id=STRING, value=FLOAT)
 SELECTION = _schema(
-    selection=STRING, pool=STRING, method=STRING, spec=STRING, params=STRING, budget=INT, seed=INT, rows=INT,
-    direction=STRING, cutoff=FLOAT, diagnostics=STRING,
+    selection=STRING, pool=STRING, method=STRING, spec=STRING, params=STRING, budget=INT, unit=STRING, seed=INT,
+    rows=INT, direction=STRING, cutoff=FLOAT, diagnostics=STRING,
 )  # fmt: skip
 SELECTED = _schema(
     selection=STRING, pool=STRING, row=INT, sample_id=STRING, rank=INT, score=FLOAT, weight=FLOAT, reason=STRING,
     source=STRING, messages=MESSAGES, turns=pa.int32(), chars=pa.int32(), language=STRING, has_code=BOOL,
     has_math=BOOL, family=STRING, licence=STRING, meta=STRING,
+)  # fmt: skip
+MIXTURE = _schema(
+    mixture=STRING, pool=STRING, source=STRING, share=FLOAT, rows=INT, repeats=INT, available=INT, seed=INT,
+    purpose=STRING,
+)  # fmt: skip
+ADVICE = _schema(
+    advice=STRING, pool=STRING, advisor=STRING, params=STRING, budget=INT, kind=STRING, name=STRING, value=FLOAT,
+    low=FLOAT, high=FLOAT, n=INT, detail=STRING, mixture=STRING,
 )  # fmt: skip
 DROPS = _schema(
     cleaning=STRING, pool=STRING, row=INT, sample_id=STRING, source=STRING, filter=STRING, reason=STRING,

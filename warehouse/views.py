@@ -1,25 +1,8 @@
 """The tables an analyst sees: views over globs of the artifacts' Parquet, each with its columns and a question."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 from warehouse import lineage
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """One table an analyst sees: what a row is, its SQL over `{home}`, its columns, and a question it answers."""
-
-    about: str
-    sql: str
-    columns: Mapping[str, str]
-    question: str
-    example: str
-
-
-def _parquet(pattern: str) -> str:
-    return f"SELECT * FROM read_parquet('{{home}}/{pattern}', union_by_name = true, hive_partitioning = false)"
-
+from warehouse.advice_views import ADVICE_VIEWS
+from warehouse.view import View, parquet
 
 # The files of a pool are shared with its other versions: its key is the name of their folder, and the number of their
 # first row is in their own name. A query that names a pool opens that pool's files alone.
@@ -124,7 +107,7 @@ VIEWS: dict[str, View] = {
     ),
     "filters": View(
         "One row per cleaning filter and source: what came in, what it found, what went on.",
-        _parquet("artifacts/*/*/filters.parquet"),
+        parquet("artifacts/*/*/filters.parquet"),
         {
             "cleaning": "key of the filter's artifact",
             "pool": "key of the pool version",
@@ -143,21 +126,21 @@ VIEWS: dict[str, View] = {
     ),
     "drops": View(
         "One row per candidate that a filter kept out of selection, or that asks what a target or test row asks.",
-        _parquet("artifacts/*/*/drops.parquet"),
+        parquet("artifacts/*/*/drops.parquet"),
         _FOUND,
         "Why were rows of a pool dropped?",
         "SELECT filter, reason, count(*) AS n FROM drops GROUP BY ALL ORDER BY n DESC",
     ),
     "flags": View(
         "One row per row and filter that only reports: the row stays a candidate.",
-        _parquet("artifacts/*/*/flags.parquet"),
+        parquet("artifacts/*/*/flags.parquet"),
         _FOUND,
         "What was flagged?",
         "SELECT filter, reason, count(*) AS n FROM flags GROUP BY ALL ORDER BY n DESC",
     ),
     "neighbours": View(
         "One row per listed target or test row with the candidate next to it: for a person to look at.",
-        _parquet("artifacts/*/*/neighbours.parquet"),
+        parquet("artifacts/*/*/neighbours.parquet"),
         {
             "cleaning": "key of the filter's artifact",
             "pool": "key of the pool version",
@@ -177,7 +160,7 @@ VIEWS: dict[str, View] = {
     ),
     "signals": View(
         "One row per measured row and signal. Vectors are kept in `.npy` files at `position` of `shard`.",
-        _parquet("signals/*/shard-*.parquet"),
+        parquet("signals/*/shard-*.parquet"),
         {
             "signal": "name of the signal",
             "spec": "key of the signal's spec (model, template, pooling, ...)",
@@ -191,14 +174,15 @@ VIEWS: dict[str, View] = {
     ),
     "selections": View(
         "One row per selection.",
-        _parquet("artifacts/select/*/selection.parquet"),
+        parquet("artifacts/select/*/selection.parquet"),
         {
             "selection": "key of the selection",
             "pool": "key of the pool version it was made from",
             "method": "name of the method",
             "spec": "key of the method with all parameters",
             "params": "parameters, JSON",
-            "budget": "rows asked for",
+            "budget": "rows or tokens asked for",
+            "unit": "what the budget counts: rows or tokens",
             "seed": "seed of the draw",
             "rows": "rows chosen",
             "direction": "what a high score means",
@@ -240,9 +224,10 @@ VIEWS: dict[str, View] = {
         "What did a method take from each source?",
         "SELECT method, source, count(*) AS n FROM selected WHERE seed = 0 GROUP BY ALL ORDER BY method, n DESC",
     ),
+    **ADVICE_VIEWS,
     "generations": View(
         "One row per synthesized row that was accepted.",
-        _parquet("artifacts/synthesize/*/generations.parquet"),
+        parquet("artifacts/synthesize/*/generations.parquet"),
         {
             "generation": "key of the synthesis",
             "row": "order in which it was made",
@@ -258,14 +243,14 @@ VIEWS: dict[str, View] = {
     ),
     "checkpoints": View(
         "One row per fine-tuned model.",
-        _parquet("artifacts/train/*/checkpoint.parquet"),
+        parquet("artifacts/train/*/checkpoint.parquet"),
         {
             "checkpoint": "key of the checkpoint",
             "base": "base model, as the user named it",
             "base_fingerprint": "content hash of the base model",
             "trainer": "name of the trainer",
             "params": "its parameters, JSON",
-            "data": "key of the selection it was trained on",
+            "data": "key of the selection or mixture it was trained on",
             "seed": "training seed",
             "rows": "rows trained on, after the row guard",
             "tokens": "tokens processed, all epochs",
@@ -281,7 +266,7 @@ VIEWS: dict[str, View] = {
     ),
     "losses": View(
         "One row per logged training step.",
-        _parquet("artifacts/train/*/losses.parquet"),
+        parquet("artifacts/train/*/losses.parquet"),
         {
             "checkpoint": "key of the checkpoint",
             "step": "optimizer step",
@@ -297,7 +282,7 @@ VIEWS: dict[str, View] = {
     ),
     "evaluations": View(
         "One row per checkpoint, task and metric, with its 95 % interval.",
-        _parquet("artifacts/evaluate/*/evaluation.parquet"),
+        parquet("artifacts/evaluate/*/evaluation.parquet"),
         {
             "evaluation": "key of the evaluation",
             "checkpoint": "key of the checkpoint",
@@ -316,7 +301,7 @@ VIEWS: dict[str, View] = {
     ),
     "eval_items": View(
         "One row per evaluated item and metric.",
-        _parquet("artifacts/evaluate/*/eval_items.parquet"),
+        parquet("artifacts/evaluate/*/eval_items.parquet"),
         {
             "evaluation": "key of the evaluation",
             "checkpoint": "key of the checkpoint",
@@ -340,7 +325,7 @@ VIEWS: dict[str, View] = {
     ),
     "results": View(
         "One row per method, budget, task and metric of a race: mean over seeds, and difference to balanced random.",
-        _parquet("artifacts/compare/*/results.parquet"),
+        parquet("artifacts/compare/*/results.parquet"),
         {
             "comparison": "key of the comparison",
             "method": "name of the method",
@@ -376,7 +361,7 @@ VIEWS: dict[str, View] = {
         {
             "run": "id, sorts by time",
             "recipe": "name of the recipe",
-            "command": "the verb: run, demo or select",
+            "command": "the verb: run, demo, select or advise",
             "started": "UTC",
             "ended": "UTC, null while it goes on",
             "status": "done, failed, cancelled, or 'running or killed'",
@@ -390,7 +375,7 @@ VIEWS: dict[str, View] = {
     ),
     "stages": View(
         "One row per stage of a run.",
-        _parquet("runs/*/stage-*.parquet"),
+        parquet("runs/*/stage-*.parquet"),
         {
             "run": "the run",
             "name": "what the run calls the stage",

@@ -78,6 +78,9 @@ def test_numbers() -> None:
         ("round=2 source=my rows", "In round 2 it was the turn of source my rows, which gave a row drawn at random."),
         ("draw=5", "Draw 5 of a random order; its content played no part."),
         ("cluster=9 gain=0.25", "The method also notes: cluster is 9, gain is 0.25."),
+        ("distance=0.4", "It was the farthest from all rows taken before: its nearest was 0.4 away."),
+        ("words=3 filled=short", "It has 3 words. It only fills the budget: it is too short to be judged."),
+        ("filled=no_direction", "It only fills the budget: its vector has length 0."),
         ("because", "because"),
         ("", "The method gives no reason."),
     ],
@@ -91,7 +94,13 @@ def test_every_reason_the_methods_give_has_its_own_sentence() -> None:
     shapes = re.findall(r'f"((?:\w+=\{[^}]+\} ?)+)"', source)
     assert len(shapes) >= 4
     for shape in shapes:
-        assert not in_words(re.sub(r"\{[^}]+\}", "1", shape)).startswith("The method also notes"), shape
+        assert "The method also notes" not in in_words(re.sub(r"\{[^}]+\}", "1", shape)), shape
+
+
+def test_every_reason_to_fill_the_budget_has_words() -> None:
+    source = "".join(path.read_text() for path in (FOLDER.parents[2] / "selection").glob("*.py"))
+    for why in set(re.findall(r"""["' ]filled=(\w+)["']""", source)):
+        assert f"fills the budget: {why.replace('_', ' ')}" not in in_words(f"filled={why}").replace("_", " "), why
 
 
 @given(st.dictionaries(st.from_regex(r"[a-z_]{1,8}", fullmatch=True), st.from_regex(r"[a-z0-9.]{1,8}", fullmatch=True)))

@@ -165,6 +165,7 @@ def large(monkeypatch):
     monkeypatch.setattr(got_d, "EXACT_NUMBERS", 0)
     monkeypatch.setattr(got_d, "SAMPLE_NUMBERS", 400 * 12)
     monkeypatch.setattr(got_d, "LEAST_SAMPLE", 400)
+    monkeypatch.setattr(got_d, "REMEMBERED", 1000 * 12)  # the costs of the sample, not those of the pool
     return problem(150, n=3000, m=12, d=10, block_rows=700)
 
 

@@ -15,7 +15,9 @@ SMALL = {
     "lexical": {"dims": 512},
     "dsir": {"dims": 512},
     "paser": {"dims": 512},
-    **dict.fromkeys(("private_mean", "private_kernel", "private_clusters"), {"epsilon": 1e6}),
+    "private_mean": {"epsilon": 1e6},
+    "private_kernel": {"epsilon": 1e6},
+    "private_clusters": {"epsilon": 1e6},
 }
 """What the small world needs: buckets as many as its signals have, noise that five targets do not drown in."""
 

@@ -1,0 +1,20 @@
+"""What a view is: one table that an analyst sees, made of globs over the artifacts' Parquet."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One table an analyst sees: what a row is, its SQL over `{home}`, its columns, and a question it answers."""
+
+    about: str
+    sql: str
+    columns: Mapping[str, str]
+    question: str
+    example: str
+
+
+def parquet(pattern: str) -> str:
+    """The SQL of all rows of the Parquet files that `pattern`, below the home, names."""
+    return f"SELECT * FROM read_parquet('{{home}}/{pattern}', union_by_name = true, hive_partitioning = false)"
