@@ -17,13 +17,14 @@ from flows import measure, sources
 from flows.choose import SELECTED_FILE, Choice, Question, chosen_rows, exclude, select
 from flows.clean import clean
 from flows.describe import describe
-from flows.measure import Meter
+from flows.meter import Meter, passes
 from flows.recipes import Clean, Representation
 from flows.run import Run, Silent
 from flows.settings import be_quiet
 from flows.sieve import Sieve
 from flows.sources import Given
 from flows.workers import RayWorkers
+from selection.limits import Limits
 from selection.table import build
 from warehouse.export import export
 from warehouse.pools import examples_of
@@ -105,10 +106,10 @@ def run_stages(home: Path, folder: Path, test: Path, budget_share: float = 0.02)
         budget = max(1, int(n * budget_share))
         for name, params in (("length", {"unit": "characters"}), ("balanced_random", {})):
             with stage(f"select {name}", n):
-                for spec in build(name, params, **meter.filled()).reads.values():
-                    reader = sources.read(pool)
-                    measure.measure(run, f"measure {spec.name}", meter, spec, reader, workers, question.rows())
-                chosen = select(run, question, Choice(name, params, budget, 0), meter)
+                method = build(name, params, meter.fill)
+                for together in passes(method.reads.values()):
+                    measure.measure(run, "pool", meter, together, sources.read(pool), workers, question.rows())
+                chosen = select(run, question, Choice(name, params, method, Limits(budget), 0))
         with stage("export", budget):
             columns = {
                 name: values.tolist() for name, values in chosen_rows(chosen).items() if name in ("rank", "score")
@@ -118,4 +119,5 @@ def run_stages(home: Path, folder: Path, test: Path, budget_share: float = 0.02)
 
 if __name__ == "__main__":
     be_quiet()
-    run_stages(*map(Path, sys.argv[1:4]))
+    home, rows, test = map(Path, sys.argv[1:4])
+    run_stages(home, rows, test)
