@@ -1,14 +1,19 @@
-"""Selection: RDS+ scoring and turns against the released code's way and against FAISS, and the trigram signal.
+"""Selection: RDS+ scoring and turns against the released code's way and against FAISS, how near its products are to
+the machine's best, how time and memory grow with the pool, and the trigram signal.
 
-python benchmarks/bench_selection.py [--json]
+python benchmarks/bench_selection.py [--json]        needs 4 GB of disk and 6 GB of memory, and takes about 4 minutes
 """
 
 import importlib.util
 import random
+import re
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +21,17 @@ from numpy.typing import NDArray
 
 from benchmarks.frame import Row, best_of, race, run
 from selection.by_turns import start_depth
+from selection.cosine import unit_rows
 from selection.problem import Problem
 from selection.rds_plus import RdsPlus
 from selection.round_robin import retry
+from selection.sieve import BF16_WORK, TILE, Halves, one_core_each, route_for, sieve_of
 from selection.trigrams import trigrams
 from warehouse.records import Rows, Selection, Spec
 
 D, Q = 384, 50
+N, MANY = 1_000_000, 1000
+SIZES = (100_000, 1_000_000, 5_000_000)
 Vectors = NDArray[np.float32]
 
 
@@ -31,6 +40,14 @@ def vectors(n: int, rng: np.random.Generator) -> Vectors:
     centres = rng.standard_normal((200, D), dtype=np.float32)
     rows = centres[rng.integers(0, 200, n)] + rng.standard_normal((n, D), dtype=np.float32)
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def alike(n: int, rng: np.random.Generator) -> Vectors:
+    """(n, D) rows of unit length whose cosines are 0.85 or so, as those of language models' representations."""
+    rows = rng.standard_normal((n, D), dtype=np.float32)
+    rows += 2.4 * np.random.default_rng(1).standard_normal(D, dtype=np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
 
 
 def problem(pool: Vectors, targets: Vectors, budget: int) -> Problem:
@@ -79,14 +96,20 @@ def agree(first: Rows | list[int], second: Rows | list[int]) -> None:
         raise AssertionError(f"only {shared:.2%} of the picks agree")
 
 
-def against_dictionaries(rng: np.random.Generator) -> Row:
-    pool, targets, budget = vectors(20_000, rng), vectors(Q, rng), 1000
+def against_dictionaries(rng: np.random.Generator) -> Iterator[Row]:
+    """At a size that dictionaries can be waited for; and by the pair, where theirs takes longer the larger the pool."""
+    small = 50_000, 2 * Q
+    pool, targets, budget = vectors(small[0], rng), vectors(small[1], rng), 1000
     question = problem(pool, targets, budget)
     seconds, answer, peer, theirs = race(
-        3, lambda: ours(question, "consume"), lambda: dictionaries(pool, targets, budget)
+        2, lambda: ours(question, "consume"), lambda: dictionaries(pool, targets, budget)
     )
     agree(answer.rows, theirs)
-    return Row("RDS+ 1,000 of 20,000 rows, 50 targets, against dicts and sorts", seconds, "s", 10, peer)
+    yield Row("RDS+ 1,000 of 50,000 rows, 100 targets, against dicts and sorts", seconds, "s", 10, peer)
+    large = problem(vectors(N, rng), vectors(MANY, rng), 10_000)
+    seconds, _ = best_of(2, lambda: ours(large, "consume"))
+    mine, its = seconds / (N * MANY) * 1e9, peer / (small[0] * small[1]) * 1e9
+    yield Row("the same by the pair: of 1,000,000 x 1,000, dicts of 50,000 x 100", mine, "ns", 100, its)
 
 
 def against_faiss(rng: np.random.Generator) -> Iterator[Row]:
@@ -103,6 +126,88 @@ def against_faiss(rng: np.random.Generator) -> Iterator[Row]:
         yield Row(f"RDS+ {budget:,} of 200,000 rows, 50 targets, against FAISS", seconds, "s", 0.8, peer)
 
 
+def at_scale_against_faiss(rng: np.random.Generator) -> Iterator[Row]:
+    import faiss
+
+    goal = 1.5 if route_for(BF16_WORK) == "bfloat16" else 1.0
+    for kind, draw in (("crowded", vectors), ("alike", alike)):
+        pool, targets = draw(N, rng), draw(MANY, rng)
+        index = faiss.IndexFlatIP(D)
+        index.add(pool)
+        question = problem(pool, targets, 10_000)
+        mine, theirs = partial(ours, question, "retry"), partial(faiss_lists, index, targets, 10_000)
+        seconds, answer, peer, picks = race(2, mine, theirs)
+        agree(answer.rows, picks)
+        yield Row(f"RDS+ 10,000 of 1,000,000 rows ({kind}), 1,000 targets, FAISS", seconds, "s", goal, peer)
+
+
+def products(rng: np.random.Generator) -> Iterator[Row]:
+    """The products as the sieve takes them, tile by tile, against the best rate of torch on one core."""
+    import torch
+
+    if route_for(BF16_WORK) != "bfloat16":
+        return
+    pool, values = vectors(8 * TILE, rng), np.asarray(unit_rows(vectors(MANY, rng)).values)
+    sieve = sieve_of(values, np.arange(MANY), 1, np.zeros(MANY), pool, "bfloat16")
+    if sieve is None:
+        raise AssertionError("the pool has no rows of any length")
+    with one_core_each("bfloat16"):
+        tile = Halves.of(sieve.factors, sieve.centre)
+        tile.centred(pool[:TILE])
+        large = torch.from_numpy(pool).bfloat16()
+        whole = {rows: partial(torch.mm, tile.factors, large[:rows].T) for rows in (TILE, 2 * TILE, 4 * TILE, 8 * TILE)}
+        mine = max(_rate(TILE, partial(tile.multiplied, slice(0, MANY))) for _ in range(3))
+        peer = max(_rate(rows, multiply) for rows, multiply in whole.items())
+    yield Row("products of bfloat16 on one core, against torch's best", mine, "GFLOP/s", 0.6, peer, more_is_better=True)
+
+
+def _rate(rows: int, multiply: Callable[[], Any]) -> float:
+    """GFLOP per CPU second of a product of MANY directions with `rows` rows."""
+    multiply()
+    seconds, _ = best_of(10, multiply, time.thread_time)
+    return 2 * MANY * D * rows / seconds / 1e9
+
+
+def sweep(rng: np.random.Generator) -> Iterator[Row]:
+    """Pools of growing size in a memory-mapped file of float16."""
+    base, targets = rng.standard_normal((100_000, D), dtype=np.float32), vectors(MANY, rng)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pool.npy"
+        pool = np.lib.format.open_memmap(file, "w+", np.float16, (SIZES[-1], D))
+        for at in range(0, SIZES[-1], len(base)):
+            pool[at : at + len(base)] = base[:, rng.permutation(D)] * rng.choice([-1, 1], D)
+        pool.flush()
+        del pool
+        rows = np.load(file, mmap_mode="r")
+        found = {n: peak(partial(ours, problem(rows[:n], targets, 10_000), "retry")) for n in SIZES}
+    for n, smaller in ((SIZES[1], SIZES[0]), (SIZES[2], SIZES[1])):
+        mine, peer = (found[size][0] / size * 1e6 for size in (n, smaller))
+        yield Row(f"RDS+ per million rows: {n:,} in a file, against {smaller:,}", mine, "CPU s", 0.8, peer)
+    for n in SIZES:
+        yield Row(f"memory for RDS+ of {n:,} rows in a file", found[n][1], "MB", 400)
+
+
+def peak(work: Callable[[], Any]) -> tuple[float, float]:
+    """CPU seconds of `work`, and by how many MB the memory that is no file's grew meanwhile at most."""
+    seen, done = [_private()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            seen.append(_private())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    seconds, _ = best_of(1, work, time.process_time)
+    done.set()
+    watcher.join()
+    return seconds, (max(seen) - seen[0]) / 1024
+
+
+def _private() -> int:
+    found = re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
+    return int(found[1]) if found else 0
+
+
 def trigram_signal() -> Row:
     draw = random.Random(0)
     words = ["".join(draw.choices("etaoinshrdlucmfw", k=draw.randint(2, 9))) for _ in range(5000)]
@@ -113,11 +218,14 @@ def trigram_signal() -> Row:
 
 def measure() -> Iterator[Row]:
     rng = np.random.default_rng(0)
-    yield against_dictionaries(rng)
+    yield from against_dictionaries(rng)
     if importlib.util.find_spec("faiss"):
         yield from against_faiss(rng)
+        yield from at_scale_against_faiss(rng)
     else:
         print("FAISS is not installed: its rows are not measured (pip install faiss-cpu)", file=sys.stderr)
+    yield from products(rng)
+    yield from sweep(rng)
     yield trigram_signal()
 
 

@@ -221,7 +221,7 @@ def _write(
         "seed": choice.seed,
         "rows": len(rows),
         "direction": str(answer.diagnostics["direction"]),
-        "cutoff": float(answer.diagnostics.get("cut_off", answer.scores[-1])),
+        "cutoff": float(answer.scores[-1] if (cut := answer.diagnostics.get("cut_off")) is None else cut),
         "diagnostics": canonical(dict(answer.diagnostics)),
     }
     write_rows(draft.folder / "selection.parquet", SELECTION, [summary])

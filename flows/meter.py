@@ -1,8 +1,9 @@
 """The signals of a run: which spec each field of a method means, and what computes the values of some rows."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ from warehouse.signals import Array
 if TYPE_CHECKING:
     from models.local import LocalModel
 
+    Load = Callable[[], LocalModel]
+
 WANTS = {
     "representation": "representation",
     "instructions": "prompt_representation",
@@ -27,6 +30,7 @@ WANTS = {
 """Signals that one forward pass over a row gives, where model, length and precision agree: what is wanted of it."""
 
 BACKWARD = 3  # a backward pass takes twice the operations of the forward pass before it
+MODELS_KEPT = 2  # in a process: as many as a pass needs at most
 PASS = ("model", "max_length", "dtype")
 
 Values = Mapping[str, Array]
@@ -40,12 +44,14 @@ class Meter:
 
     representation  what the recipe names to turn a row into a vector
     base            the model that is tuned, where one is: likelihoods are its own unless a method names another
+    allowed         names of other models than the representation's whose own code may run
     names           name and template by fingerprint, of all models that a spec was made of
     warmed          key and folder of the warm-up runs that gradients are compared at, by what they were asked with
     """
 
     representation: Representation
     base: str | None = None
+    allowed: frozenset[str] = frozenset()
     names: dict[str, tuple[str, str]] = field(default_factory=dict)
     warmed: dict[str, tuple[str, Path]] = field(default_factory=dict)
 
@@ -69,9 +75,9 @@ class Meter:
             case "instructions":
                 return self._vectors("instructions", "prompt")
             case "tokenizer":
-                return self._known(self.name)
+                return self._known(self.own(None))
             case "length":
-                return Spec("length", {"unit": "tokens", "tokenizer": self._known(self.name)})
+                return self.length(self.own(None))
             case "repetition":
                 from selection.repetition import spec
 
@@ -80,7 +86,8 @@ class Meter:
                 return Spec(wanted, self._pass(self.own(given["model"]), given["template"]))
             case "scores":
                 scorers = {role: self._known(_required(given, role, "deita")) for role in ("complexity", "quality")}
-                return Spec(wanted, scorers | {"max_length": self.representation.max_length})
+                chosen = self.representation
+                return Spec(wanted, scorers | {"max_length": chosen.max_length, "dtype": chosen.dtype})
             case "degradation":
                 damaged = self._known(_required(given, "damaged", "paser"))
                 return Spec(wanted, self._pass(self.own(given["whole"]), "tulu") | {"damaged": damaged})
@@ -88,6 +95,10 @@ class Meter:
                 return self._gradient(wanted, given)
             case _:
                 raise ValueError(f"nothing fills {wanted!r}")
+
+    def length(self, model: str) -> Spec:
+        """The tokens of each row, by the tokenizer of `model`."""
+        return Spec("length", {"unit": "tokens", "tokenizer": self._known(model)})
 
     def _gradient(self, wanted: str, given: Mapping[str, Any]) -> Spec:
         """Before the warm-up has run it is known by what it is asked with."""
@@ -102,6 +113,17 @@ class Meter:
         """What the warm-ups that `specs` need and that have not run are asked with."""
         asked = {spec.params["warmup"] for spec in specs if spec.name == "gradient"}
         return sorted(asked - {key for key, _ in self.warmed.values()})
+
+    def reads_tiny(self, specs: Iterable[Spec]) -> bool:
+        """Whether some of `specs` are measured by the shipped model, which knows generated text only."""
+        named = [self.names.get(value) for spec in specs for value in spec.params.values() if isinstance(value, str)]
+        return any(found is not None and found[0] == TINY for found in named)
+
+    def warmup_costs(self, specs: Iterable[Spec]) -> list[dict[str, float]]:
+        """What the warm-up runs took at whose checkpoints `specs` are measured."""
+        folders = {key: path for key, path in self.warmed.values()}
+        keys = {spec.params["warmup"] for spec in specs if spec.name == "gradient"}
+        return [json.loads((folders[key] / "training.json").read_text()) for key in sorted(keys)]
 
     def compute(self, specs: Sequence[Spec]) -> Compute:
         """What measures `specs`, all of one pass. Loads the models."""
@@ -145,71 +167,69 @@ class Meter:
         """The model whose likelihoods count: the one named, else the one that is tuned, else that of rows' vectors."""
         return named or self.base or self.representation.model or TINY
 
+    @property
+    def trusted(self) -> frozenset[str]:
+        """Names of models whose own code the recipe allows to run."""
+        return self.allowed | (frozenset([self.name]) if self.representation.trust_remote_code else frozenset())
+
     def _known(self, name: str, template: str = "tulu") -> str:
-        fetch(name, trust_remote_code=self.representation.trust_remote_code)  # a hub model's key is its content
+        fetch(name, trust_remote_code=name in self.trusted)  # a hub model's key is its content
         key = fingerprint(name, template)
         self.names[key] = name, template
         return key
 
     def _forward(self, specs: Sequence[Spec]) -> Compute:
         """One forward pass for all that is wanted of a row; replies to one prompt share it where they alone are."""
+        from models.likelihood import response_values, score_responses
         from models.protocol import Want
 
-        model = self._load(specs[0])
         names = {spec.name for spec in specs}
         if names == {"response"}:
-            from models.likelihood import score_responses
-
-            return _counted(model, lambda rows: {"response": score_responses(model, _messages(rows))})
+            return _counted([self._load(specs[0])], lambda rows, model: {"response": score_responses(model, rows)})
         wants = frozenset(Want(WANTS[name]) for name in names)
 
-        def values(rows: Sequence[Example]) -> Values:
-            measured = model.measure(_messages(rows), wants)
+        def values(rows: Sequence[Messages], model: "LocalModel") -> Values:
+            measured = model.measure(rows, wants)
             found = {"representation": measured.representation, "instructions": measured.prompt_representation}
             if "response" in names:
-                from models.likelihood import response_values
-
                 found["response"] = response_values(measured)
             return {name: array for name, array in found.items() if array is not None}
 
-        return _counted(model, values)
+        return _counted([self._load(specs[0])], values)
 
     def _alone(self, spec: Spec) -> Compute:
         from models.likelihood import response_alone
 
-        model = self._load(spec)
-        return _counted(model, lambda rows: {spec.name: response_alone(model, _messages(rows))})
+        return _counted([self._load(spec)], lambda rows, model: {spec.name: response_alone(model, rows)})
 
     def _scores(self, spec: Spec) -> Compute:
         from models.scorer import scores
 
-        limit = spec.params["max_length"]
-        complexity, quality = (self._model(spec.params[role], limit) for role in ("complexity", "quality"))
-        return _counted(complexity, lambda rows: {spec.name: scores(complexity, quality, _messages(rows))}, quality)
+        models = [self._load(spec, role) for role in ("complexity", "quality")]
+        return _counted(models, lambda rows, complexity, quality: {spec.name: scores(complexity, quality, rows)})
 
     def _degradation(self, spec: Spec) -> Compute:
         from models.divergence import divergence
 
-        whole, damaged = self._load(spec), self._model(spec.params["damaged"], spec.params["max_length"])
-        return _counted(whole, lambda rows: {spec.name: divergence(damaged, whole, _messages(rows))}, damaged)
+        models = [self._load(spec, role) for role in ("damaged", "model")]
+        return _counted(models, lambda rows, damaged, whole: {spec.name: divergence(damaged, whole, rows)})
 
     def _gradients(self, spec: Spec) -> Compute:
         """One checkpoint after the other for each chunk: only one model is in memory, however many checkpoints."""
-        folder = {key: path for key, path in self.warmed.values()}[spec.params["warmup"]]
-        limit, dtype, dims = (spec.params[each] for each in ("max_length", "dtype", "dimensions"))
-
         from models.gradients import gradients
         from models.lora import warm_factors
+
+        folder = {key: path for key, path in self.warmed.values()}[spec.params["warmup"]]
+        dims, adam = spec.params["dimensions"], spec.name == "gradient"
 
         def compute(rows: Sequence[Example]) -> tuple[Values, int]:
             parts, flops = [], 0
             for adapter, share in kept(folder):
-                model = self._model(spec.params["model"], limit, dtype, adapter)
-                found = gradients(
-                    model, warm_factors(model, adapter), _messages(rows), adam=spec.name == "gradient", dims=dims
-                )
+                model = self._load(spec, adapter=adapter)()
+                found = gradients(model, warm_factors(model, adapter), _messages(rows), adam=adam, dims=dims)
                 parts.append(found * np.float16(share**0.5))
                 flops += BACKWARD * forward_flops(model.parameters, model.tokens_processed)
+                del model
             return {spec.name: np.hstack(parts)}, flops
 
         return compute
@@ -218,7 +238,7 @@ class Meter:
         from models.encoder import SentenceEncoder, prompt_text, row_text
 
         name, dtype = self._name_of(spec.params["encoder"])[0], str(spec.params.get("dtype", "float32"))
-        encoder = SentenceEncoder(name, dtype=dtype, trust_remote_code=self._trusted)
+        encoder = SentenceEncoder(name, dtype=dtype, trust_remote_code=name in self.trusted)
         text = prompt_text if spec.name == "instructions" else row_text
         return lambda rows: ({spec.name: encoder.embed([text(row.messages) for row in rows])}, 0)
 
@@ -230,28 +250,31 @@ class Meter:
         name = self._name_of(spec.params["tokenizer"])[0]
         return lambda rows: ({spec.name: row_lengths(name, _messages(rows))}, 0)
 
-    @property
-    def _trusted(self) -> bool:
-        return self.representation.trust_remote_code
-
     def _name_of(self, key: str) -> tuple[str, str]:
         return self.names[key]
 
-    def _load(self, spec: Spec) -> "LocalModel":
-        return self._model(spec.params["model"], spec.params["max_length"], spec.params["dtype"])
+    def _load(self, spec: Spec, role: str = "model", adapter: Path | None = None) -> "Load":
+        name, template = self._name_of(spec.params[role])
+        limit, dtype = spec.params["max_length"], spec.params["dtype"]
+        if adapter is None:
+            return partial(_loaded, name, template, limit, dtype, name in self.trusted)
+        return partial(_adapted, name, template, limit, dtype, name in self.trusted, adapter)
 
-    def _model(self, key: str, max_length: int, dtype: str = "float32", adapter: Path | None = None) -> "LocalModel":
-        from models.local import LocalModel
 
-        name, template = self._name_of(key)
-        return LocalModel.load(
-            name,
-            dtype=dtype,
-            max_length=max_length,
-            template=template,
-            trust_remote_code=self._trusted,
-            adapter=adapter,
-        )
+def _adapted(
+    name: str, template: str, max_length: int, dtype: str, trusted: bool, adapter: Path | None
+) -> "LocalModel":
+    from models.local import LocalModel
+
+    return LocalModel.load(
+        name, dtype=dtype, max_length=max_length, template=template, trust_remote_code=trusted, adapter=adapter
+    )
+
+
+@lru_cache(maxsize=MODELS_KEPT)
+def _loaded(name: str, template: str, max_length: int, dtype: str, trusted: bool) -> "LocalModel":
+    """A model of this process: several passes share it."""
+    return _adapted(name, template, max_length, dtype, trusted, None)
 
 
 def _check_gradient(given: Mapping[str, Any]) -> None:
@@ -276,14 +299,15 @@ def _characters(row: Example) -> int:
     return sum(len(message.content) for message in row.messages)
 
 
-def _counted(model: "LocalModel", values: Callable[[Sequence[Example]], Values], *others: "LocalModel") -> Compute:
-    """`values`, and the operations that the models took for them."""
+def _counted(models: Sequence["Load"], values: Callable[..., Values]) -> Compute:
+    """`values` of rows by the models, which are loaded where they are not, and the operations that they took."""
 
     def compute(rows: Sequence[Example]) -> tuple[Values, int]:
-        before = [each.tokens_processed for each in (model, *others)]
-        found = values(rows)
-        spent = [each.tokens_processed - was for each, was in zip((model, *others), before, strict=True)]
-        return found, sum(forward_flops(each.parameters, n) for each, n in zip((model, *others), spent, strict=True))
+        here = [load() for load in models]
+        before = [model.tokens_processed for model in here]
+        found = values(_messages(rows), *here)
+        spent = [model.tokens_processed - was for model, was in zip(here, before, strict=True)]
+        return found, sum(forward_flops(model.parameters, n) for model, n in zip(here, spent, strict=True))
 
     return compute
 

@@ -1,13 +1,11 @@
 """The race: one pool, one target, many arms (method × budget × seed), one table of what each gained."""
 
 import contextlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from flows import clean as cleaning
 from flows import recipes, sources
@@ -25,10 +23,10 @@ from flows.report import write_report
 from flows.report.write import NAME
 from flows.run import Listener, Run
 from flows.sieve import Sieve
-from flows.tune import WEIGHTS, train, trainer
+from flows.tune import train, trainer
 from flows.warmup import warm_up
 from flows.workers import Workers
-from models.fingerprint import TINY, fetch, fingerprint
+from models.fingerprint import TINY, fetch
 from models.tokens import counter
 from selection.limits import Limits
 from selection.problem import signals_of
@@ -63,7 +61,9 @@ def check(recipe: Recipe) -> None:
 
 def meter_of(recipe: Recipe) -> Meter:
     """What measures the signals of the recipe's methods. Raises `InputError` for a model that is not there."""
-    meter = Meter(recipe.representation, recipe.train.base if recipe.train else None)
+    train = recipe.train
+    allowed = frozenset([train.base]) if train is not None and train.trust_remote_code else frozenset[str]()
+    meter = Meter(recipe.representation, train.base if train else None, allowed)
     meter.spec()
     return meter
 
@@ -125,18 +125,14 @@ class Race:
     @property
     def length(self) -> Spec:
         """The tokens of each row, which a budget in tokens counts."""
-        return Spec("length", {"unit": "tokens", "tokenizer": fingerprint(tokenizer_of(self.recipe))})
+        return self.meter.length(tokenizer_of(self.recipe))
 
     def warmed(self, question: Question) -> None:
         """Run the warm-ups at whose checkpoints some method compares gradients."""
         specs = [spec for choice in choices(self.recipe, self.meter) for spec in choice.method.reads.values()]
         for asked in self.meter.warmups(specs):
-            made = self.engine.call("warm up", partial(self._warm_up, question, json.loads(asked)))
-            self.meter.warmed[asked] = made.key, made.folder / WEIGHTS
-
-    def _warm_up(self, question: Question, given: dict[str, Any]) -> Artifact:
-        base, limit = self.meter.names[given["model"]][0], self.recipe.representation.max_length
-        return warm_up(self.run, question, base, given, self.recipe.seed, self.workers, limit)
+            work = partial(warm_up, self.run, question, self.meter, asked, self.recipe.seed, self.workers)
+            self.engine.call("warm up", work)
 
     def measured(self, question: Question, choices: Sequence[Choice]) -> None:
         """Measure every signal that some method reads, for pool and target: once, in as few passes as can be."""
@@ -163,6 +159,7 @@ class Race:
         found: dict[str, dict[str, float]] = {}
         for choice in {choice.label: choice for choice in choices}.values():
             parts = [cost(self.run, each[0], pool, rows) for each in passes(choice.method.reads.values())]
+            parts += self.meter.warmup_costs(choice.method.reads.values())
             found[choice.label] = {name: sum(part.get(name, 0.0) for part in parts) for name in ("seconds", "flops")}
         return found
 

@@ -22,9 +22,10 @@ from flows.run import Run
 from flows.settings import Settings
 from flows.sieve import Sieve
 from flows.sources import Given
+from flows.warmup import warm_up
 from flows.workers import RayWorkers, Workers
 from selection.limits import Limits
-from selection.problem import Method, signals_of
+from selection.problem import signals_of
 from selection.table import build
 from warehouse import catalogue
 from warehouse.errors import InputError
@@ -35,9 +36,8 @@ from warehouse.store import Artifact
 
 DEFAULT_MODEL = "winnow-tiny"
 CLEAN = (Clean(name="duplicate_id"),)  # cleaning is a recipe's business; what this verb is given, it chooses from
-MODELS = {"model", "encoder", "tokenizer"}  # parameters of a signal that name a model's content
 ADVICE = (
-    f"no --model or --encoder named: {DEFAULT_MODEL} represents rows, a 2 M-parameter model trained on generated "
+    f"no model named for what is measured, so {DEFAULT_MODEL} does it: a 2 M-parameter model trained on generated "
     "text. For real data name a real one, such as --encoder all-MiniLM-L6-v2 or --model Qwen/Qwen2.5-1.5B"
 )
 
@@ -67,7 +67,7 @@ def select_rows(request: SelectRequest, home: Path) -> Outcome:
     check_folder(request.out)
     text = yaml.safe_dump(_as_typed(request), sort_keys=False, allow_unicode=True)
     with ConsoleListener() as listener:
-        if _reads_model(choice.method) and not (request.model or request.encoder):
+        if request.model != DEFAULT_MODEL and meter.reads_tiny(choice.method.reads.values()):
             listener.say(ADVICE)
         run = Run.begin(home, listener, recipe="select", command="select", recipe_text=text, version=version("winnow"))
         with _logged(run.log):
@@ -114,10 +114,6 @@ def _choice(request: SelectRequest, meter: Meter) -> Choice:
     return Choice(request.method, params, method, Limits(request.budget), request.seed)
 
 
-def _reads_model(method: Method) -> bool:
-    return any(MODELS & set(spec.params) for spec in method.reads.values())
-
-
 def _located(request: SelectRequest) -> dict[str, list[Given]]:
     """What to read, the target first: it is small, so what is wrong with it is known before the pool is read."""
     wanted = {"target": request.target, "pool": request.pool}
@@ -147,6 +143,10 @@ def _stages(
     question = Question(ready["pool"], ready.get("target"), exclude(sieve, clean(sieve, CLEAN)))
     check_budget(question, [choice.budget])
     rows = {"pool": question.rows()}
+    if asked := meter.warmups(choice.method.reads.values()):
+        for each in asked:
+            warm_up(run, question, meter, each, choice.seed, workers)
+        choice = _choice(request, meter)
     reads = signals_of(choice.method)
     for name, specs in (("pool", reads.candidates), ("target", reads.targets)):
         for together in passes(specs.values()):

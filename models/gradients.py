@@ -24,6 +24,7 @@ from models.lora import Factors, Moments
 from warehouse.records import Messages
 
 DIMS = 8192
+KEPT = 8  # a backward pass keeps the activations of all layers: many times what a forward pass holds
 Take = Callable[[str, torch.Tensor], None]
 """Is handed the gradients (n, ...) of one factor by its name, for the rows of a batch."""
 
@@ -50,7 +51,8 @@ def gradients(
     tokens = model.encode(rows)
     found = np.zeros((len(rows), sketch.width), np.float16 if half else np.float32)
     answered = [i for i, t in enumerate(tokens) if t.reply[1:].any()]
-    for batch in batches([len(tokens[i].ids) for i in answered], model.batch_tokens):
+    budget = max(1, model.batch_tokens // KEPT)
+    for batch in batches([len(tokens[i].ids) for i in answered], budget):
         numbers = [answered[i] for i in batch]
         found[numbers] = _projected(model, factors, [tokens[i] for i in numbers], sketch, adam)
         model.tokens_processed += sum(len(tokens[i].ids) for i in numbers)

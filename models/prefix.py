@@ -16,6 +16,7 @@ from models.local import LocalModel
 from models.readings import reply_logprobs
 from warehouse.records import Rows
 
+HELD = 8  # tokens of keys and values that take the memory of a token that is computed
 LEAST_SAVED = 0.4  # share of a group's tokens; below it a masked second pass costs a small model what sharing saves
 
 
@@ -38,8 +39,9 @@ def logprobs(model: LocalModel, tokens: Sequence[Tokens], groups: Sequence[Rows]
     for batch in batches([tokens[group[0]].prompt for group in groups], model.batch_tokens):
         prompts = _prefill(model, [tokens[groups[g][0]] for g in batch])
         rows = [(place, row) for place, g in enumerate(batch) for row in groups[g].tolist()]
-        rests = [len(tokens[row].ids) - tokens[row].prompt for _, row in rows]
-        for part in batches(rests, model.batch_tokens):
+        # a row computes its rest alone, but holds keys and values of all its tokens, which are smaller
+        held = [max(len(tokens[row].ids) - tokens[row].prompt, len(tokens[row].ids) // HELD) for _, row in rows]
+        for part in batches(held, model.batch_tokens):
             owners, numbers = zip(*(rows[i] for i in part), strict=True)
             read = _continue(model, prompts, owners, [tokens[row] for row in numbers])
             found.update(zip(numbers, read, strict=True))

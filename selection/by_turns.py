@@ -22,7 +22,7 @@ def choose_by_turns(problem: Problem, signal: str, policy: ListPolicy) -> Select
     top, turns = _fill(problem, lists, policy)
     rows, scores = top.rows[turns.lists, turns.places], top.scores[turns.lists, turns.places]
     owners = _owners(problem, targets, lists, rows, turns)
-    facts = _facts(targets, top, scores, owners)
+    facts = _facts(problem.n, targets, top, scores, owners)
     if policy == "global_max":
         return selection(rows, scores, told(targets, owners), HIGHER, policy=policy, **facts)
     pairs = zip(told(targets, owners), turns.rounds.tolist(), strict=True)
@@ -62,7 +62,7 @@ def _owners(problem: Problem, targets: Targets, lists: Lists, rows: Rows, turns:
     return nearest(problem, targets, rows, turns.lists if lists.count == len(targets.tasks) > 1 else None)
 
 
-def _facts(targets: Targets, top: Top, scores: Floats, owners: Rows) -> dict[str, Any]:
+def _facts(n: int, targets: Targets, top: Top, scores: Floats, owners: Rows) -> dict[str, Any]:
     counts = np.bincount(targets.task_of[owners], minlength=len(targets.tasks))
     return {
         "targets": targets.m,
@@ -71,5 +71,5 @@ def _facts(targets: Targets, top: Top, scores: Floats, owners: Rows) -> dict[str
         "mean_score": float(scores.mean()),
         "cut_off": float(scores.min()),
         "rows_of_length_0": top.census.zero,
-        "pool_scores": top.census.histogram(),
+        "pool_scores": top.census.histogram(n),
     }

@@ -52,8 +52,8 @@ def choose(method: Method, problem: Problem, limits: Limits, seed: int) -> Selec
     """The answer of `method` within `limits`: its best rows that the caps allow, floors given their part first.
 
     A floor is given by the best rows of its source. A row that exceeds the budget in tokens ends the answer, so the
-    answer may stay below it by less than one row. `problem.budget` is not read. Raises `InputError` where the limits
-    cannot be met, before the method is asked.
+    answer may stay below it by less than one row, and a floor may be passed by less than one. `problem.budget` is not
+    read. Raises `InputError` where the limits cannot be met, before the method is asked.
     """
     if limits.plain:
         return method(replace(problem, budget=limits.budget), np.random.default_rng(seed))
@@ -69,13 +69,23 @@ def choose(method: Method, problem: Problem, limits: Limits, seed: int) -> Selec
         raise InputError(f"the first row of the answer is longer than the budget of {limits.budget} {limits.unit}")
     facts = {"unit": limits.unit, "asked_for": k, "spent": float(walk.costs[answer.rows[taken]].sum())}
     bounds = {name: dict(given) for name, given in (("caps", limits.caps), ("floors", limits.floors)) if given}
-    return Selection(
-        answer.rows[taken],
-        answer.weights[taken],
-        answer.scores[taken],
-        [answer.reasons[place] for place in taken],
-        {**answer.diagnostics, "limits": facts | bounds},
-    )
+    reasons = [answer.reasons[place] for place in taken]
+    chosen = Selection(answer.rows[taken], answer.weights[taken], answer.scores[taken], reasons)
+    return replace(chosen, diagnostics=_of_part(chosen, answer.diagnostics) | {"limits": facts | bounds})
+
+
+def _of_part(chosen: Selection, whole: Mapping[str, Any]) -> dict[str, Any]:
+    """What is true of the rows taken; what else the method said of the answer they were taken from is under `asked`."""
+    judged = np.array(["filled=" not in reason for reason in chosen.reasons])
+    scores = chosen.scores[judged]
+    facts: dict[str, Any] = {name: whole[name] for name in ("direction", "pool_scores") if name in whole}
+    if "cut_off" in whole:
+        worst = scores.max if str(whole["direction"]).startswith("lower") else scores.min
+        facts["cut_off"] = float(worst()) if len(scores) else None
+    if "mean_score" in whole:
+        facts["mean_score"] = float(scores.mean()) if len(scores) else None
+    rest = {name: value for name, value in whole.items() if name not in facts}
+    return facts | {"filled": int((~judged).sum()), "asked": rest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +114,7 @@ class _Walk:
         spent = _running(costs, source_of)
         allowed = spent <= self.caps[source_of]
         owed = allowed & (spent - costs < self.floors[source_of])
+        owed &= np.cumsum(costs * owed) <= self.budget
         free = np.flatnonzero(allowed & ~owed)
         room = self.budget - costs[owed].sum()
         fits = np.cumsum(costs[free]) <= room

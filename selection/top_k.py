@@ -44,7 +44,7 @@ class TopK:
             "mean_score": float(scores.mean()),
             "cut_off": float(scores[-1]),
             "rows_of_length_0": top.census.zero,
-            "pool_scores": top.census.histogram(),
+            "pool_scores": top.census.histogram(problem.n),
         }
         return selection(rows, scores, told(targets, nearest(problem, targets, rows)), HIGHER, **facts)
 

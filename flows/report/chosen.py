@@ -156,7 +156,9 @@ def _pool_scores(diagnostics: Mapping[str, Any]) -> tuple[Floats, tuple[int, ...
     edges, counts = noted.get("edges", []), noted.get("counts", [])
     if len(edges) != len(counts) + 1 or len(edges) < 2 or any(a >= b for a, b in pairwise(edges)):
         return None
-    return np.array(edges, np.float64), tuple(int(n) for n in counts)
+    counted = sum(counts)
+    scale = max(1.0, noted.get("of", counted) / counted) if counted else 1.0  # of a large pool a part was counted
+    return np.array(edges, np.float64), tuple(round(n * scale) for n in counts)
 
 
 def _edges(values: Floats) -> Floats:

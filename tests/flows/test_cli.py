@@ -120,7 +120,7 @@ def test_every_row_says_why(
 def test_the_shipped_model_is_named_aloud(winnow: Winnow, pool: Path, target: Path, home: Path, tmp_path: Path) -> None:
     said = winnow("select", pool, "--target", target, "--budget", 5, "-o", tmp_path / "c.jsonl", "--home", home)
     assert said.code == 0, said.err
-    assert "winnow-tiny represents rows" in said.err
+    assert "so winnow-tiny does it" in said.err
     assert "--encoder" in said.err
 
 

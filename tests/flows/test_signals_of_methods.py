@@ -15,7 +15,9 @@ from flows.run import Silent
 from flows.workers import HereWorkers
 from warehouse.catalogue import query
 from warehouse.errors import InputError
+from warehouse.records import Example, Message
 
+ROWS = [Example((Message("user", "Add 2 and 3."), Message("assistant", "The sum is 5.")), "sums")]
 METHODS = [
     "random", "tsds", "got_d", "dsir", "grape", "ifd", "replay",
     {"name": "less", "dimensions": 32, "checkpoints": 1, "warmup": 0.2},
@@ -131,3 +133,35 @@ def test_an_encoder_makes_vectors_of_rows_and_of_prompts_apart() -> None:
     specs = [meter.fill("representation", {}), meter.fill("instructions", {})]
     assert [spec.params["text"] for spec in specs] == ["prompt and reply", "prompt"]
     assert len(passes(specs)) == 2
+
+
+def test_rows_that_are_all_cut_are_chosen_and_say_so(recipe: Path, tmp_path: Path) -> None:
+    run(
+        recipe,
+        tmp_path,
+        "methods=[perplexity, ifd, grape, {name: dsir, min_words: 1000}]",
+        "representation.max_length=8",
+    )
+    found = query(tmp_path, "SELECT method, rows, cutoff FROM selections").to_pylist()
+    assert len(found) == 4
+    assert all(row["rows"] == 12 for row in found)
+    assert {row["reason"] for row in query(tmp_path, REASONS).to_pylist()} >= {"cut", "short"}
+
+
+REASONS = "SELECT DISTINCT regexp_extract(reason, 'filled=(\\w+)', 1) AS reason FROM selected"
+
+
+def test_tokens_are_counted_where_an_encoder_makes_the_vectors(recipe: Path, tmp_path: Path) -> None:
+    run(
+        recipe, tmp_path, "methods=[random, length]", "budget_unit=tokens", "budgets=[500]",
+        "representation={encoder: all-MiniLM-L6-v2}",
+    )  # fmt: skip
+    assert query(tmp_path, "SELECT count(*) AS n FROM selections WHERE unit = 'tokens'").to_pylist() == [{"n": 2}]
+
+
+def test_both_models_of_a_divergence_have_the_precision_of_the_run() -> None:
+    meter = Meter(Representation(model="winnow-tiny", dtype="bfloat16"))
+    spec = meter.fill("degradation", {"damaged": "winnow-tiny", "whole": None})
+    values, flops = meter.compute([spec])(ROWS)
+    assert flops > 0
+    assert abs(float(values["degradation"][0])) < 1e-7

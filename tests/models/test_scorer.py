@@ -12,8 +12,21 @@ from hypothesis import strategies as st
 from model_rows import said
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from models.chat import encode
 from models.local import LocalModel
-from models.scorer import COMPLEXITY, ENDING, QUALITY, digit_tokens, expected_grade, grades, scores, turns_of
+from models.scorer import (
+    COMPLEXITY,
+    ENDING,
+    PROMPTS,
+    QUALITY,
+    digit_tokens,
+    expected_grade,
+    grades,
+    prompt,
+    scores,
+    turns_of,
+)
+from models.tokens import load_tokenizer
 from warehouse.errors import InputError
 from warehouse.records import Message
 
@@ -84,6 +97,17 @@ def test_a_long_prompt_keeps_its_beginning_and_its_end(scorer: LocalModel) -> No
         z = scorer.network(torch.tensor([kept])).logits[0, -1, digit_tokens(scorer)]
     expected = float((z.softmax(-1) * torch.arange(1, 7)).sum())
     assert grades(scorer, [prompt]) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("grade", PROMPTS)
+def test_what_is_trained_on_is_what_is_read_and_the_digit(grade: Any, scorer: LocalModel) -> None:
+    tokenizer, chat = load_tokenizer(Path(scorer.folder), "raw")
+    asked = prompt(grade, ("  Sort {x}: <|end|>\n", "1,\n2 "))
+    for k, digit in enumerate(digit_tokens(scorer), 1):
+        [tokens] = encode(tokenizer, chat, [said(asked, str(k))])
+        read = scorer.backend.encode(asked, add_special_tokens=True).ids
+        assert tokens.ids.tolist() == [*read, digit, tokenizer.token_to_id("<|end|>")]
+        assert np.flatnonzero(tokens.reply).tolist() == [len(read), len(read) + 1]
 
 
 def test_digits_are_single_tokens_in_their_place(scorer: LocalModel) -> None:

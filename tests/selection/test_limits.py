@@ -30,6 +30,11 @@ def slowly(answer, question, limits):
         if spent[sources[row]] > cap[sources[row]]:
             continue
         (owed if before < floor[sources[row]] else free).append(place)
+    fits = np.cumsum([costs[answer.rows[place]] for place in owed]) <= limits.budget
+    free, owed = (
+        sorted(free + [p for p, fit in zip(owed, fits, strict=True) if not fit]),
+        list(np.array(owed, int)[fits]),
+    )
     left, taken = limits.budget - sum(costs[answer.rows[place]] for place in owed), list(owed)
     for place in free:
         left -= costs[answer.rows[place]]
@@ -74,6 +79,20 @@ def test_a_budget_in_tokens_is_filled_but_for_less_than_a_row():
     assert 400 - question.costs.max() < spent <= 400
     assert answer.diagnostics["limits"]["spent"] == spent
     assert answer.diagnostics["direction"] == "higher is better"
+
+
+def test_what_is_said_of_the_answer_is_true_of_the_rows_taken():
+    question = world()
+    answer = choose(method("length"), question, Limits(10, caps={"alpaca": 2}), seed=0)
+    assert answer.diagnostics["cut_off"] == answer.scores[-1] == answer.scores.min()
+    assert answer.diagnostics["mean_score"] == pytest.approx(answer.scores.mean())
+    assert "order" in answer.diagnostics["asked"]
+
+
+def test_floors_never_spend_more_than_the_budget():
+    question = replace(world(), costs=np.full(60, 60))
+    answer = choose(method("length"), question, Limits(100, "tokens", floors={"alpaca": 0.5, "dolly": 0.5}), seed=0)
+    assert question.costs[answer.rows].sum() <= 100
 
 
 def test_no_source_gives_more_than_its_cap_nor_less_than_its_floor():

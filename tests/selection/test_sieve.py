@@ -114,7 +114,7 @@ def test_a_memory_mapped_file_of_another_type_is_sieved_as_it_lies(tmp_path, dty
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 3500), st.integers(1, 3), st.sampled_from(ROUTES), st.integers(1, 40))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_neither_blocks_nor_threads_nor_the_order_of_rows_matter(seed, block_rows, threads, route, k):
     with pytest.MonkeyPatch.context() as patch:
         shrink(patch)

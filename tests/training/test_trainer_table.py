@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from training.sft import Sft, rds_plus
+from training.sft import Sft, deita_scorer, rds_plus
 from training.table import TRAINERS
 from warehouse.errors import InputError
 from warehouse.records import canonical
@@ -36,6 +36,12 @@ def test_the_published_recipe() -> None:
     assert (recipe.epochs, recipe.step_rows, recipe.max_length) == (2, 128, 2048)
     assert not recipe.packing
     assert not recipe.group_by_length
+
+
+def test_the_published_settings_of_scorers() -> None:
+    made = deita_scorer()
+    assert (made.learning_rate, made.schedule, made.warmup, made.epochs) == (2e-5, "cosine", 0.1, 6)
+    assert (made.step_rows, made.max_length, made.method, made.template) == (512, 2048, "full", "raw")
 
 
 @pytest.mark.parametrize(
