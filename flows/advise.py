@@ -1,6 +1,5 @@
 """Advice: which mixture of sources to train on, from pilot runs on mixtures of them or from distances alone."""
 
-import contextlib
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -18,7 +17,7 @@ from flows.engine import Engine
 from flows.pilots import Stock
 from flows.race import Race, meter_of
 from flows.recipes import Advise, Recipe
-from flows.run import Listener, Run
+from flows.run import Listener, Run, logged
 from flows.tune import trainer
 from flows.workers import Workers
 from selection.advisors import NEEDS, Needs, build
@@ -68,15 +67,8 @@ def advise(
         home, listener, recipe=recipe.name, command=command, recipe_text=recipes.dump(recipe), version=version("winnow")
     )
     catalogue.ensure(run.store.home)
-    try:
+    with logged(run.log):
         outcome = _stages(Race(recipe, run, engine, workers, meter_of(recipe)), ui)
-    except KeyboardInterrupt:
-        run.log.end("cancelled")
-        raise
-    except BaseException as error:
-        with contextlib.suppress(OSError):  # a full disk must not hide what went wrong
-            run.log.end("failed", error=f"{type(error).__name__}: {error}")
-        raise
     run.log.end("done", report="")
     return outcome
 

@@ -1,6 +1,5 @@
 """The race: one pool, one target, many arms (method × budget × seed), one table of what each gained."""
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from flows.outcome import Outcome
 from flows.recipes import Recipe, Source
 from flows.report import write_report
 from flows.report.write import NAME
-from flows.run import Listener, Run
+from flows.run import Listener, Run, logged
 from flows.sieve import Sieve
 from flows.tune import train, trainer
 from flows.warmup import warm_up
@@ -211,15 +210,8 @@ def race(
         home, listener, recipe=recipe.name, command=command, recipe_text=recipes.dump(recipe), version=version("winnow")
     )
     catalogue.ensure(run.store.home)
-    try:
+    with logged(run.log):
         outcome = _stages(Race(recipe, run, engine, workers, meter_of(recipe)), ui)
-    except KeyboardInterrupt:
-        run.log.end("cancelled")
-        raise
-    except BaseException as error:
-        with contextlib.suppress(OSError):  # a full disk must not hide what went wrong
-            run.log.end("failed", error=f"{type(error).__name__}: {error}")
-        raise
     run.log.end("done", report=outcome.report or "")
     engine.call("report", partial(write_report, run.store.home, run.log.run))  # it says when the run ended
     return outcome

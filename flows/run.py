@@ -6,7 +6,7 @@ A stage is a plain function that asks `Run.stage` for the artifact of a `Work`: 
 import contextvars
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,3 +129,15 @@ def step() -> Iterator[list[StageRecord]]:
         yield records
     finally:
         _step.reset(token)
+
+
+@contextmanager
+def logged(log: RunLog) -> Iterator[None]:
+    """Log how the block ended where it did not end well; on a full disk the log keeps a run without an end."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):
+            stopped = isinstance(error, KeyboardInterrupt)
+            log.end("cancelled" if stopped else "failed", error="" if stopped else f"{type(error).__name__}: {error}")
+        raise

@@ -1,8 +1,8 @@
 """`winnow select`: rows for a target from any files, no recipe, no training, no server; cached like any run."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +18,7 @@ from flows.meter import Meter, passes
 from flows.outcome import Outcome
 from flows.recipes import Clean, Representation, Source
 from flows.report import write_report
-from flows.run import Run
+from flows.run import Run, logged
 from flows.settings import Settings
 from flows.sieve import Sieve
 from flows.sources import Given
@@ -31,7 +31,6 @@ from warehouse import catalogue
 from warehouse.errors import InputError
 from warehouse.export import check_export, export
 from warehouse.pools import examples_of
-from warehouse.runs import RunLog
 from warehouse.store import Artifact
 
 DEFAULT_MODEL = "winnow-tiny"
@@ -70,7 +69,7 @@ def select_rows(request: SelectRequest, home: Path) -> Outcome:
         if request.model != DEFAULT_MODEL and meter.reads_tiny(choice.method.reads.values()):
             listener.say(ADVICE)
         run = Run.begin(home, listener, recipe="select", command="select", recipe_text=text, version=version("winnow"))
-        with _logged(run.log):
+        with logged(run.log):
             catalogue.ensure(run.store.home)
             settings = Settings()
             with closing(RayWorkers(settings.ray_address, settings.workers)) as workers:
@@ -79,18 +78,6 @@ def select_rows(request: SelectRequest, home: Path) -> Outcome:
             report = write_report(run.store.home, run.log.run)
             run.log.end("done", report=str(report))
     return _outcome(run, request, choice, chosen, report)
-
-
-@contextmanager
-def _logged(log: RunLog) -> Iterator[None]:
-    """Log how the block ended where it did not end well; on a full disk the log keeps a run without an end."""
-    try:
-        yield
-    except BaseException as error:
-        with suppress(OSError):
-            stopped = isinstance(error, KeyboardInterrupt)
-            log.end("cancelled" if stopped else "failed", error="" if stopped else f"{type(error).__name__}: {error}")
-        raise
 
 
 def _meter(request: SelectRequest) -> Meter:
