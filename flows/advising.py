@@ -22,11 +22,12 @@ from selection.advisors import NEEDS, least_mixtures
 from selection.cosine import cosines, unit_rows
 from selection.mixing import largest_remainder
 from selection.ot_mixture import distance_to
+from selection.scaling import Scaling
 from warehouse.errors import InputError
 from warehouse.records import Rows
 from warehouse.store import Artifact, Draft, Work
 
-ADVICE_VERSION = 1
+ADVICE_VERSION = 2
 EPSILON = 0.01  # of the mean cost: how far transport is smoothed where a forecast reads distances
 SAMPLE_ROWS = 256  # of each source that stand for it where distances are measured
 BREAKDOWNS = (InputError, RuntimeError, MemoryError)
@@ -205,8 +206,10 @@ def rehearsed(advisor: Advisor, evidence: Evidence) -> Advice:
 
     Raises `InputError` where no values could make them enough.
     """
+    known = advisor.floor if isinstance(advisor, Scaling) and advisor.floor is not None else 0.0
+    values = np.full(evidence.r, 1 + 2 * known)  # above the floor that the runs are taken to have
     try:
-        return advisor(replace(evidence, distance=None))
+        return advisor(replace(evidence, values=values, distance=None))
     except InputError as error:
         raise InputError(f"`advise.pilots` do not suffice, nothing was trained: {error}") from None
 

@@ -33,6 +33,7 @@ Reason: TypeAlias = Literal[
     "at_the_limit",  # a fitted number lies on the border of what was searched
     "rows_repeated",  # the budget takes more rows of a source than it has
     "untested",  # published evidence for this use is missing
+    "one_seed",  # by how much another seed would move a forecast cannot be told from the runs
 ]
 
 
@@ -48,7 +49,7 @@ class Evidence:
     sizes      (r,) rows each run was trained on, repeats counted
     shares     (r, s) of its mixture; each row sums to 1
     values     (r,) of the metric; NaN where a run failed
-    seeds      (r,) int64 of the runs: repeats of one mixture and size differ in them
+    seeds      (r,) int64 of the runs: repeats of one mixture and size differ in them, and runs of one err alike
     distances  (r,) transport distance of each run's mixture to the target, where it was measured
     distance   the same for any mixture, with its gradient
     source_of  (n,) source of every row of the pool, for advice that names rows
@@ -193,13 +194,41 @@ def interval(value: float, draws: Floats, n: int) -> Estimate:
     return Estimate(float(value), min(float(low), float(value)), max(float(high), float(value)), n)
 
 
-def widened(residuals: Floats, free: int) -> Floats:
+def widened(residuals: Floats, free: float) -> Floats:
     """`residuals` (r,) of a fit that leaves `free` degrees of freedom, scaled to be drawn from.
 
     By √(r / free) for what the fit took up, and by the 97.5 % point of Student's t over that of the normal: a few
     residuals know little of the noise, and a 95 % interval must say so.
     """
-    return np.asarray(residuals * np.sqrt(len(residuals) / free) * stdtrit(free, 0.975) / ndtri(0.975))
+    return np.asarray(residuals * np.sqrt(len(residuals) / free) * _few(free))
+
+
+def seed_shifts(effects: Floats, count: int, rng: np.random.Generator) -> Floats:
+    """(count,) draws of how far the mean `effects` (S,) of S seeds is from that of all seeds; 0 for fewer than two.
+
+    They are `count` evenly spaced quantiles of a normal distribution, shuffled, as wide at 97.5 % as Student's t for
+    S - 1 degrees of freedom.
+    """
+    if len(effects) < 2:
+        return np.zeros(count)
+    wide = effects.std(ddof=1) / np.sqrt(len(effects)) * _few(len(effects) - 1)
+    levels = np.clip(np.linspace(0, 1, count), 0.5 / count, 1 - 0.5 / count)
+    return np.asarray(wide * rng.permutation(ndtri(levels)))
+
+
+def of_one_seed(runs: Evidence, told_apart: bool) -> list[Remark]:
+    """The warning that seeds are not in the intervals: where runs share a seed and seeds cannot be told apart."""
+    if runs.seeds is None or told_apart or len(np.unique(runs.seeds)) == runs.r > 1:  # else they are noise of the runs
+        return []
+    each = np.unique(runs.seeds).tolist()
+    found = f"all runs have seed {each[0]}" if len(each) == 1 else f"the runs do not tell the seeds {each} apart"
+    detail = "by how much another seed would move the forecasts is not known and not in their intervals"
+    return [Remark("one_seed", f"{found}: {detail}; give every size and mixture the same two seeds or more")]
+
+
+def _few(free: float) -> float:
+    """By how much the 97.5 % point of Student's t for `free` degrees of freedom is above the normal's, as a factor."""
+    return float(stdtrit(free, 0.975) / ndtri(0.975))
 
 
 def _check_sources(sources: tuple[str, ...], available: Rows) -> None:

@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from selection.advice import LOWER, Advice, Distance, Evidence, Remark, interval, widened
+from selection.advice import LOWER, Advice, Distance, Evidence, Remark, interval, of_one_seed, seed_shifts, widened
 from warehouse.errors import InputError
-from warehouse.records import Estimate, Floats
+from warehouse.records import Estimate, Floats, Rows
 
 Surface: TypeAlias = Literal["pq_ot", "line"]
 Slope: TypeAlias = Callable[[Floats], tuple[float, Floats]]
@@ -115,8 +115,9 @@ class Fit:
     sizes         (k,) ascending
     coefficients  (k, c)
     solvers       k matrices (c, r_k) that take the values of the runs of a size to its coefficients
-    residuals     (r,) what each run is away from the line in ln N through the surfaces
-    noise         (r,) the same as `widened` for r - 2 rank degrees of freedom
+    residuals     (r,) what each run is away from the line in ln N through the surfaces, and from what its seed adds
+    noise         (r,) the same as `widened` for the degrees of freedom that the fit leaves
+    effects       (k, S) what each of S seeds adds to all mixtures of a size; S is 0 where seeds cannot be told apart
     """
 
     sizes: Floats
@@ -124,23 +125,39 @@ class Fit:
     solvers: tuple[Floats, ...]
     residuals: Floats
     noise: Floats
+    effects: Floats
 
     def at(self, n: float) -> Floats:
         """(c,) coefficients of the surface at size n."""
         return np.asarray(line_weights(n, self.sizes) @ self.coefficients)
 
     def draws(self, n: float, count: int, rng: np.random.Generator) -> Floats:
-        """(count, c) coefficients at size n of fits to the fitted values with residuals drawn anew."""
+        """(count, c) coefficients at size n of fits to the fitted values with residuals drawn anew.
+
+        Where seeds are told apart, these say how mixtures differ; `shifts` says how far all of them may be off.
+        """
         moved = [self._moved(solver, count, rng) for solver in self.solvers]
         weighted = [w * each for w, each in zip(line_weights(n, self.sizes), moved, strict=True)]
         return np.asarray(self.at(n) + sum(weighted))
 
+    def shifts(self, n: float, count: int, rng: np.random.Generator) -> Floats:
+        """(count,) draws of how far the fit's seeds put all mixtures at size n off; 0 where they are not told apart."""
+        return seed_shifts(line_weights(n, self.sizes) @ self.effects, count, rng)
+
     def _moved(self, solver: Floats, count: int, rng: np.random.Generator) -> Floats:
-        return np.asarray(rng.choice(self.noise, (count, solver.shape[1])) @ solver.T)
+        drawn = rng.choice(self.noise, (count, solver.shape[1]))
+        if self.effects.size:  # how much the seeds differ holds the noise of their means: not twice
+            drawn = drawn - drawn.mean(axis=1, keepdims=True)
+        return np.asarray(drawn @ solver.T)
 
 
-def fit_surfaces(sizes: Floats, shares: Floats, distances: Floats, values: Floats, surface: Surface) -> Fit:
+def fit_surfaces(
+    sizes: Floats, shares: Floats, distances: Floats, values: Floats, surface: Surface, seeds: Rows | None = None
+) -> Fit:
     """Least squares at every size of `sizes` (r,), for runs with `shares` (r, s), `distances` and `values` (r,).
+
+    What a seed of `seeds` (r,) adds to all mixtures of a size is fitted beside the surface, where two seeds or more
+    have runs of every size, on mixtures that tell the two apart, and runs are left over.
 
     Raises `InputError` for a single size, for a size with fewer runs than independent columns, for mixtures that do not
     tell the columns apart, and where no run is left over to measure noise by.
@@ -151,14 +168,26 @@ def fit_surfaces(sizes: Floats, shares: Floats, distances: Floats, values: Float
             f"all runs have the size {each.tolist()}: a line in ln N needs runs of at least 2 sizes, best 5"
         )
     design, needed = columns(shares, distances, surface), rank_needed(shares.shape[1], surface)
-    solvers = tuple(_solver(design[size_of == at], needed, size) for at, size in enumerate(each))
     spare = len(values) - 2 * needed
+    runs_of = [np.flatnonzero(size_of == at) for at in range(len(each))]
+    codes = _codes(design, needed, runs_of, seeds, spare)
+    solvers = tuple(
+        _solver(np.hstack([design[at], code]), needed + code.shape[1], size)
+        for at, code, size in zip(runs_of, codes, each, strict=True)
+    )
     if spare < 1:
         raise InputError(f"{len(values)} runs leave none to measure noise by: give more than {2 * needed} with a value")
-    coefficients = np.stack([solver @ values[size_of == at] for at, solver in enumerate(solvers)])
+    c = design.shape[1]
+    solved = [solver @ values[at] for solver, at in zip(solvers, runs_of, strict=True)]
+    coefficients = np.stack([found[:c] for found in solved])
     straight = np.stack([line_weights(size, each) @ coefficients for size in each])
-    residuals = values - (design * straight[size_of]).sum(axis=1)
-    return Fit(each, coefficients, solvers, residuals, widened(residuals, spare))
+    added = np.zeros(len(values))
+    for at, code, found in zip(runs_of, codes, solved, strict=True):
+        added[at] = code @ found[c:]
+    residuals = values - (design * straight[size_of]).sum(axis=1) - added
+    noise = widened(residuals, spare - sum(code.shape[1] for code in codes))
+    effects = _effects(added, runs_of, seeds if any(code.size for code in codes) else None)
+    return Fit(each, coefficients, tuple(solver[:c] for solver in solvers), residuals, noise, effects)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +239,7 @@ class Projektor:
     ) -> Advice:
         sign = 1.0 if runs.direction == LOWER else -1.0
         draws = np.vstack([fit.at(runs.budget), fit.draws(runs.budget, self.resamples, rng)])
+        shifts = np.append(0.0, fit.shifts(runs.budget, self.resamples, rng))  # of all mixtures alike: no gain has them
         even = np.full(len(runs.sources), 1 / len(runs.sources))
         if runs.distance is None:
             tried, first = np.unique(runs.mixtures, axis=0, return_index=True)
@@ -226,11 +256,11 @@ class Projektor:
                 self._read(draws, bests[0], runs.distance),
                 {"even": self._read(draws, even, runs.distance)},
             )
-        forecasts = {name: interval(table[0], table[1:], runs.r) for name, table in others.items()}
-        forecasts["advised"] = interval(advised[0], advised[1:], runs.r)
+        levels = {**others, "advised": advised}
+        forecasts = {name: interval(*_draws(level + shifts), runs.r) for name, level in levels.items()}
         if "even" in others:
             gain = sign * (others["even"] - advised)
-            forecasts["gain over even"] = interval(gain[0], gain[1:], runs.r)
+            forecasts["gain over even"] = interval(*_draws(gain), runs.r)
             warnings = [*warnings, *_unclear(forecasts["gain over even"]), *_beyond(runs, bests[0])]
         shares = {name: interval(*_draws(bests[:, at]), runs.r) for at, name in enumerate(runs.sources)}
         listed = ", ".join(f"{name} {share.value:.0%}" for name, share in shares.items())
@@ -263,6 +293,7 @@ class Projektor:
             remarks.append(Remark("pilot_ratio", f"{detail}the noise of a run is multiplied by {noise:.3g}"))
         if evidence.failed:
             remarks.append(Remark("runs_failed", f"{evidence.failed} of {evidence.r} runs have no value"))
+        remarks += of_one_seed(evidence.completed(), bool(fit.effects.size))
         if evidence.direction != LOWER:
             detail = f"a line in ln N passes every bound that {evidence.metric} may have: prefer a loss"
             remarks.append(Remark("bounded_metric", detail))
@@ -273,6 +304,7 @@ class Projektor:
             "surface": self.surface,
             "sizes": fit.sizes.tolist(),
             "runs": runs.r,
+            "seeds": fit.effects.shape[1],
             "residual": float(np.sqrt(np.square(fit.residuals).mean())),
             "noise_amplified": _amplified(runs.budget, fit),
             "coefficients": fit.at(runs.budget).tolist(),
@@ -282,7 +314,7 @@ class Projektor:
 
 def _fitted(runs: Evidence, distances: Floats, failed: int, surface: Surface) -> Fit:
     try:
-        return fit_surfaces(runs.sizes, runs.mixtures, distances, runs.values, surface)
+        return fit_surfaces(runs.sizes, runs.mixtures, distances, runs.values, surface, runs.seeds)
     except InputError as error:
         raise InputError(f"{error} ({failed} runs failed)") if failed else error from None
 
@@ -291,19 +323,58 @@ def _amplified(n: float, fit: Fit) -> float:
     return float(np.sqrt(np.square(line_weights(n, fit.sizes)).sum()))
 
 
+def _codes(design: Floats, needed: int, runs_of: list[Rows], seeds: Rows | None, spare: int) -> list[Floats]:
+    """For every size (r_k, S_k - 1) numbers that what seeds add, 0 on average, is linear in.
+
+    They have no columns where fewer than two seeds have runs of every size, the mixtures do not tell what they add
+    from the surface, or no run would be left.
+    """
+    none = [np.zeros((len(at), 0)) for at in runs_of]
+    if seeds is None or len(_everywhere(runs_of, seeds)) < 2:
+        return none
+    codes = [_code(seeds[at]) for at in runs_of]
+    clear = all(
+        _scaled(np.hstack([design[at], code]))[2] == needed + code.shape[1]
+        for at, code in zip(runs_of, codes, strict=True)
+    )
+    return codes if clear and spare > sum(code.shape[1] for code in codes) else none
+
+
+def _code(seeds: Rows) -> Floats:
+    each, place = np.unique(seeds, return_inverse=True)
+    return np.asarray(np.vstack([np.eye(len(each) - 1), -np.ones(len(each) - 1)])[place])
+
+
+def _everywhere(runs_of: list[Rows], seeds: Rows) -> list[int]:
+    """The seeds that have runs of every size, ascending."""
+    return sorted(set.intersection(*(set(seeds[at].tolist()) for at in runs_of)))
+
+
+def _effects(added: Floats, runs_of: list[Rows], seeds: Rows | None) -> Floats:
+    """(k, S) of what seeds have `added` (r,), for those that have runs of every size."""
+    if seeds is None:
+        return np.zeros((len(runs_of), 0))
+    return np.array([[added[at][seeds[at] == seed][0] for seed in _everywhere(runs_of, seeds)] for at in runs_of])
+
+
+def _scaled(design: Floats) -> tuple[Floats, Floats, int]:
+    """`design` (r, c) with columns brought to one length, what they were divided by, and its rank."""
+    lengths = np.linalg.norm(design, axis=0)
+    scale = np.where(lengths > 0, lengths, 1.0)
+    return design / scale, scale, int(np.linalg.matrix_rank(design / scale, rtol=CONDITION))
+
+
 def _solver(design: Floats, needed: int, size: float) -> Floats:
-    """The (c, r) pseudo-inverse of `design` (r, c), with columns brought to one length first."""
+    """The (c, r) pseudo-inverse of `design` (r, c)."""
     if len(design) < needed:
         raise InputError(
             f"{len(design)} runs of size {size:.0f} have a value; the surface needs at least {needed} of each"
         )
-    lengths = np.linalg.norm(design, axis=0)
-    scale = np.where(lengths > 0, lengths, 1.0)
-    found = int(np.linalg.matrix_rank(design / scale, rtol=CONDITION))
+    scaled, scale, found = _scaled(design)
     if found < needed:
         detail = f"the mixtures tried at size {size:.0f} tell {found} of {needed} columns apart"
         raise InputError(f"{detail}: try more mixtures that differ, or the surface `line`")
-    return np.asarray(np.linalg.pinv(design / scale, rcond=CONDITION) / scale[:, None])
+    return np.asarray(np.linalg.pinv(scaled, rcond=CONDITION) / scale[:, None])
 
 
 def _named(runs: Evidence, shares: Floats) -> str:

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from selection.advice import LOWER, Advice, Evidence, Remark, interval, widened
+from selection.advice import LOWER, Advice, Evidence, Remark, interval, of_one_seed, seed_shifts, widened
 from warehouse.errors import InputError
 from warehouse.records import Estimate, Floats, Rows
 
@@ -104,12 +104,13 @@ def by_utility(laws: Sequence[Law]) -> Rows:
 
 @dataclass(frozen=True, slots=True)
 class PoolRuns:
-    """Runs on one pool alone: errors (r,) after n (r,) rows seen, repeats counted, of a pool of `rows`."""
+    """Runs on one pool alone: errors (r,) after n (r,) rows seen, repeats counted, of a pool of `rows`; their seeds."""
 
     name: str
     rows: float
     n: Floats
     errors: Floats
+    seeds: Rows | None = None
 
     def __post_init__(self) -> None:
         if len(self.n) < LEAST_RUNS:
@@ -226,6 +227,8 @@ class Scaling:
     def __post_init__(self) -> None:
         if not self.farthest >= 1:
             raise InputError(f"scaling: farthest is {self.farthest}; give a factor of at least 1")
+        if self.floor is not None and not 0 <= self.floor < np.inf:
+            raise InputError(f"scaling: floor is {self.floor}; give an error of at least 0")
         if self.resamples < 20:
             raise InputError(f"scaling: {self.resamples} resamples; give at least 20")
 
@@ -241,14 +244,17 @@ class Scaling:
             refusal = Remark("extrapolation", f"{detail}{most:.0f}; at most {self.farthest:g} times is forecast")
             return Advice(f"No forecast for {evidence.budget} rows.", refusals=[refusal], warnings=warnings)
         laws = fit_laws(pools, self.form, self.floor)
-        draws = self._draws(pools, laws)
-        return self._advice(runs, laws, draws, warnings)
-
-    def _draws(self, pools: Sequence[PoolRuns], laws: Sequence[Law]) -> list[tuple[Law, ...]]:
-        """Laws fitted to the fitted errors with residuals of their logarithms drawn anew."""
         rng = np.random.default_rng(self.seed)
         fitted = [error(law, pool.n, self.form) for pool, law in zip(pools, laws, strict=True)]
-        left = [_residuals(pool, each) for pool, each in zip(pools, fitted, strict=True)]
+        effects, left = _taken_apart(pools, fitted)
+        draws = self._draws(pools, fitted, left, rng)
+        warnings += of_one_seed(runs, bool(effects.size))
+        return self._advice(runs, laws, draws, seed_shifts(effects, self.resamples, rng), warnings)
+
+    def _draws(
+        self, pools: Sequence[PoolRuns], fitted: Sequence[Floats], left: Sequence[Floats], rng: np.random.Generator
+    ) -> list[tuple[Law, ...]]:
+        """Laws fitted to the `fitted` errors with what was `left` of their logarithms drawn anew."""
         answers = []
         for _ in range(self.resamples):
             noise = [np.exp(rng.choice(each, len(each))) for each in left]
@@ -265,7 +271,12 @@ class Scaling:
         return None if self.floor is None else min(self.floor, FLOORS * least)
 
     def _advice(
-        self, runs: Evidence, laws: Sequence[Law], draws: Sequence[tuple[Law, ...]], warnings: list[Remark]
+        self,
+        runs: Evidence,
+        laws: Sequence[Law],
+        draws: Sequence[tuple[Law, ...]],
+        shifts: Floats,
+        warnings: list[Remark],
     ) -> Advice:
         n = np.array([float(runs.budget)])
         order = by_utility(laws)
@@ -273,6 +284,7 @@ class Scaling:
         choices = [_together([laws[at] for at in order], p) for p in range(1, len(laws) + 1)]
         tables = np.array([self._errors(each, order, choices, n) for each in (laws, *draws)])  # (1 + b, p)
         names = [runs.sources[at] for at in order]
+        tables *= np.exp(np.append(0.0, shifts))[:, None]  # seeds scale all choices alike: a gain keeps its sign
         forecasts = {"+".join(names[: p + 1]): interval(*_split(tables[:, p]), runs.r) for p in range(len(names))}
         votes = np.array([int(best_pools(each, n, self.form)[0][0]) for each in draws])
         shares = np.array([self._shares(each, n) for each in (laws, *draws)])
@@ -321,16 +333,53 @@ def _together(ranked: Sequence[Law], p: int) -> Floats:
 def _alone(runs: Evidence) -> list[PoolRuns]:
     """The runs on each source alone."""
     return [
-        PoolRuns(name, float(runs.available[at]), runs.sizes[alone], runs.values[alone])
+        PoolRuns(
+            name,
+            float(runs.available[at]),
+            runs.sizes[alone],
+            runs.values[alone],
+            None if runs.seeds is None else runs.seeds[alone],
+        )
         for at, name in enumerate(runs.sources)
         for alone in [runs.mixtures[:, at] == 1]
     ]
 
 
+def _taken_apart(pools: Sequence[PoolRuns], fitted: Sequence[Floats]) -> tuple[Floats, list[Floats]]:
+    """What each of S seeds adds to ln y, (S,), and what is left of every pool's runs, `widened` for what was fitted.
+
+    S is 0 where no size of a pool has runs of two seeds, or too few runs are left.
+    """
+    left = [_residuals(pool, each) for pool, each in zip(pools, fitted, strict=True)]
+    seeds = _seeds(pools)
+    free = [len(each) - PARAMETERS - max(len(seeds) - 1, 0) / len(pools) for each in left]
+    if len(seeds) < 2 or min(free) < 1:
+        return np.zeros(0), [widened(each, len(each) - PARAMETERS) for each in left]
+    together, of = np.concatenate(left), np.concatenate([pool.seeds for pool in pools if pool.seeds is not None])
+    effects = np.array([together[of == seed].mean() for seed in seeds])
+    apart = [
+        each - effects[np.searchsorted(seeds, pool.seeds)]
+        for each, pool in zip(left, pools, strict=True)
+        if pool.seeds is not None
+    ]
+    return effects, [widened(each - each.mean(), few) for each, few in zip(apart, free, strict=True)]
+
+
+def _seeds(pools: Sequence[PoolRuns]) -> Rows:
+    """The seeds of all runs, ascending, where every pool has runs of two at one size; otherwise none."""
+    seeds = [pool.seeds for pool in pools if pool.seeds is not None]
+    compared = [
+        len(np.unique(np.column_stack([pool.n, pool.seeds]), axis=0)) > len(np.unique(pool.n))
+        for pool in pools
+        if pool.seeds is not None
+    ]
+    return np.unique(np.concatenate(seeds)) if seeds and all(compared) else np.zeros(0, np.int64)
+
+
 def _residuals(pool: PoolRuns, fitted: Floats) -> Floats:
-    """(r,) ln(y / fitted), centred, `widened` for the numbers fitted."""
+    """(r,) ln(y / fitted), centred."""
     left = np.log(pool.errors / fitted)
-    return widened(left - left.mean(), len(left) - PARAMETERS)
+    return np.asarray(left - left.mean())
 
 
 def _split(column: Floats) -> tuple[float, Floats]:

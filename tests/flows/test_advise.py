@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -16,14 +17,16 @@ from hypothesis import strategies as st
 from flows import recipes
 from flows.advice_outcome import AdviceOutcome
 from flows.advise import advise, check
+from flows.advising import rehearsed, with_runs
 from flows.engine import PlainEngine
-from flows.pilots import THOUSAND, Stock, draw, mixtures
+from flows.pilots import THOUSAND, Blend, Stock, draw, mixtures
 from flows.run import Silent
 from flows.workers import HereWorkers, RayWorkers, Workers
+from selection.advice import Evidence
 from selection.advisors import ADVISORS, NEEDS, build, least_mixtures, parameters
 from selection.mixing import largest_remainder
 from selection.projektor import Projektor
-from selection.scaling import Scaling
+from selection.scaling import Form, Scaling
 from warehouse.catalogue import query
 from warehouse.errors import InputError
 from warehouse.pools import examples_of
@@ -385,6 +388,18 @@ def test_the_needed_mixtures_make_more_runs_than_numbers_fitted() -> None:
     assert least_mixtures(Projektor(), 3, sizes=2, seeds=1) == 13  # one run left to measure noise by
     assert least_mixtures(Projektor("line"), 5, sizes=2, seeds=2) == 2
     assert least_mixtures(Scaling(), 4, sizes=5, seeds=1) == 4
+
+
+@pytest.mark.parametrize(("form", "floor"), [("additive", 1.0), ("additive", 2.5), ("released", 2.5)])
+def test_a_known_floor_above_the_values_of_a_rehearsal_is_no_reason_to_refuse(form: Form, floor: float) -> None:
+    sizes = [100, 150, 200, 300, 400]
+    blends = [Blend(shares, n, 0, "pilot") for n in sizes for shares in np.eye(2)]
+    evidence = with_runs(Evidence(("a", "b"), np.array([100, 90]), 1000), blends)
+    advisor = Scaling(form, floor, resamples=20)
+    assert not rehearsed(advisor, evidence).refusals
+    assert rehearsed(advisor, replace(evidence, budget=10_000)).refusals[0].reason == "extrapolation"
+    with pytest.raises(InputError, match="nothing was trained: pool 'a' of 1000 rows is repeated by 0 runs"):
+        rehearsed(advisor, replace(evidence, available=np.array([1000, 90])))
 
 
 def every_parameter() -> Iterator[tuple[str, str]]:

@@ -200,6 +200,100 @@ def test_about_95_of_100_intervals_hold_the_truth():
     assert 178 <= held <= 199  # 190 expected, standard deviation 3
 
 
+def seeded(seed_sd, run_sd, world, seeds=2, mixtures=14):
+    """Runs at 200 and 800 rows of every mixture with every seed; what a seed adds to all its runs has `seed_sd`."""
+    rng = np.random.default_rng(world)
+    runs = evidence("line", sizes=(200, 800), mixtures=mixtures * seeds, budget=1600, seed=world)
+    first = np.tile(np.repeat(np.arange(mixtures), seeds), 2) + np.repeat([0, mixtures * seeds], mixtures * seeds)
+    each = np.tile(np.arange(seeds), 2 * mixtures)
+    noise = seed_sd * rng.standard_normal(seeds)[each] + run_sd * rng.standard_normal(len(each))
+    return replace(
+        runs,
+        shares=runs.shares[first],
+        distances=runs.distances[first],
+        values=runs.values[first] + noise,
+        seeds=each,
+    )
+
+
+@pytest.mark.parametrize(
+    ("seed_sd", "run_sd", "seeds"), [(0.0, 0.02, 2), (0.02, 0.02, 2), (0.02, 0.005, 2), (0.02, 0.005, 4)]
+)
+def test_about_95_of_100_intervals_hold_the_truth_whatever_seeds_add(seed_sd, run_sd, seeds):
+    even, tried = np.full(3, 1 / 3), np.array([0.7, 0.2, 0.1])
+    here, there = (columns(each[None], np.array([distance(each)[0]]), "line")[0] for each in (even, tried))
+    true, true_gain = truth(even, 1600, "line"), truth(even, 1600, "line") - truth(tried, 1600, "line")
+    held = np.zeros(2)
+    for world in range(150):
+        runs, rng = seeded(seed_sd, run_sd, world, seeds), np.random.default_rng(world)
+        fit = fit_surfaces(runs.sizes, runs.shares, runs.distances, runs.values, "line", runs.seeds)
+        draws, shifts = fit.draws(1600, 200, rng), fit.shifts(1600, 200, rng)
+        for at, (each, answer) in enumerate([(draws @ here + shifts, true), (draws @ (here - there), true_gain)]):
+            low, high = np.quantile(each, [0.025, 0.975])
+            held[at] += low <= answer <= high
+    assert np.all(held >= 0.9 * 150)  # 142 expected, standard deviation 3
+
+
+def test_what_a_seed_adds_to_all_runs_widens_levels_and_no_gain():
+    alike, apart = (
+        Projektor("line", restarts=0, resamples=60)(replace(runs, values=runs.values + added * runs.seeds))
+        for runs in [seeded(0.0, 0.0005, 1)]
+        for added in (0.0, 0.05)
+    )
+    gains, levels = (
+        [advice.forecasts[name].high - advice.forecasts[name].low for advice in (alike, apart)]
+        for name in ("gain over even", "even")
+    )
+    assert gains[1] == pytest.approx(gains[0], rel=1e-6)
+    assert levels[1] > 5 * levels[0]
+    assert levels[1] == pytest.approx(0.05 * 12.706, rel=0.15)  # two seeds: t of one degree, 2 · 0.05 / 2
+    assert apart.diagnostics["seeds"] == 2
+    for name, share in alike.shares.items():
+        assert apart.shares[name].low == pytest.approx(share.low, abs=1e-6)
+
+
+def test_more_seeds_narrow_the_levels():
+    widths = [
+        np.quantile(fit.shifts(1600, 200, np.random.default_rng(0)), 0.975)
+        for seeds in (2, 3, 6)
+        for runs in [seeded(0.02, 0.005, 3, seeds)]
+        for fit in [fit_surfaces(runs.sizes, runs.shares, runs.distances, runs.values, "line", runs.seeds)]
+    ]
+    assert widths[0] > widths[1] > widths[2]
+
+
+def test_one_seed_is_a_warning():
+    runs = seeded(0.02, 0.005, 0)
+    alone = replace(runs, seeds=np.full(runs.r, 7))
+    by_size = replace(runs, seeds=(runs.sizes > 500).astype(np.int64))
+    of_its_own = replace(runs, seeds=np.arange(runs.r))
+    told = [
+        [each.detail for each in Projektor("line", resamples=20)(one).warnings if each.reason == "one_seed"]
+        for one in (alone, by_size, runs, of_its_own, replace(runs, seeds=None))
+    ]
+    assert "all runs have seed 7" in told[0][0]
+    assert "do not tell the seeds [0, 1] apart" in told[1][0]
+    assert told[2:] == [[], [], []]
+
+
+def test_without_seeds_intervals_are_those_of_runs_alone():
+    runs = seeded(0.0, 0.01, 4)
+    advisor, of_one = Projektor("line", restarts=0, resamples=20), np.zeros(runs.r, np.int64)
+    blind, alone = (advisor(replace(runs, seeds=seeds)).forecasts for seeds in (None, of_one))
+    assert blind == alone
+
+
+def test_seeds_that_failed_in_part_still_tell():
+    runs = seeded(0.0, 0.0, 5, seeds=3)
+    values = runs.values + np.array([0.3, -0.2, -0.1])[runs.seeds]
+    values[[0, 3, 40, 50]] = np.nan
+    advice = Projektor("line", resamples=20)(replace(runs, values=values))
+    even = advice.forecasts["even"]
+    assert even.value == pytest.approx(truth(np.full(3, 1 / 3), 1600, "line"), abs=1e-9)  # what they add sums to 0
+    assert even.high - even.low > 0.5
+    assert advice.forecasts["gain over even"].high - advice.forecasts["gain over even"].low < 1e-6
+
+
 def test_too_far_is_refused_by_a_value():
     advice = Projektor()(evidence(budget=8001))
     assert [remark.reason for remark in advice.refusals] == ["extrapolation"]

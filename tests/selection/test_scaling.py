@@ -1,6 +1,7 @@
 """The scaling law with utility that decays in epochs: its numbers, its fit, its advice."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -176,6 +177,47 @@ def test_nine_in_ten_intervals_hold_the_truth_three_times_beyond_the_runs():
     assert np.all(held >= 16)  # of 20; 19 expected, standard deviation 1
 
 
+def seeded(seed_sd, run_sd, world, seeds=2):
+    rng, runs = np.random.default_rng(world), evidence(budget=4000, repeats=seeds)
+    each = np.tile(np.arange(seeds), runs.r // seeds)
+    noise = seed_sd * rng.standard_normal(seeds)[each] + run_sd * rng.standard_normal(runs.r)
+    return replace(runs, values=runs.values * np.exp(noise), seeds=each)
+
+
+def test_intervals_hold_the_truth_whatever_seeds_add():
+    n = np.array([4000.0])
+    one, two = error(GOOD, n)[0], mixed_error([GOOD, NEXT], np.array([0.5, 0.5]), n)[0]
+    true, held = {"a": one, "a+b": two, "gain over a+b": two - one}, np.zeros(3)
+    for world in range(20):
+        forecasts = Scaling(resamples=20)(seeded(0.05, 0.01, world)).forecasts
+        held += [forecasts[name].low <= truth <= forecasts[name].high for name, truth in true.items()]
+    assert np.all(held >= 17)  # of 20; 19 expected, standard deviation 1
+
+
+def test_what_a_seed_adds_scales_levels_and_gains_alike():
+    runs = seeded(0.0, 0.0005, 0)
+    forecasts = Scaling(resamples=40)(replace(runs, values=runs.values * np.exp(0.1 * runs.seeds))).forecasts
+    for each in forecasts.values():  # of two seeds: t of one degree, times 0.1 / 2
+        assert np.log(each.high / each.value) == pytest.approx(0.05 * 12.706, rel=0.15)
+        assert np.log(each.value / each.low) == pytest.approx(0.05 * 12.706, rel=0.15)
+    assert forecasts["gain over a+b"].low > 0
+
+
+def test_one_seed_is_a_warning():
+    runs = seeded(0.02, 0.005, 0)
+    told = [
+        [
+            each.detail
+            for each in Scaling(resamples=20)(replace(runs, seeds=seeds)).warnings
+            if each.reason == "one_seed"
+        ]
+        for seeds in (np.zeros(runs.r, np.int64), (runs.sizes > 1000).astype(np.int64), runs.seeds, None)
+    ]
+    assert "all runs have seed 0" in told[0][0]
+    assert "do not tell the seeds [0, 1] apart" in told[1][0]
+    assert told[2:] == [[], []]
+
+
 def test_equal_pools_are_mostly_no_clear_gain():
     same = Law(GOOD.log_scale, GOOD.b, 60.0, GOOD.d, POOL)
     runs = [evidence((same, same), budget=1000, noise=0.02, seed=seed) for seed in range(10)]
@@ -230,7 +272,7 @@ def test_the_same_evidence_gives_the_same_json():
 def test_only_errors_have_a_law():
     with pytest.raises(InputError, match="of accuracy, higher is better"):
         Scaling()(evidence(metric="accuracy", direction="higher is better"))
-    for params in ({"farthest": 0.5}, {"resamples": 3}):
+    for params in ({"farthest": 0.5}, {"resamples": 3}, {"floor": -0.1}):
         with pytest.raises(InputError, match=next(iter(params))):
             Scaling(**params)
 
