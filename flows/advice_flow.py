@@ -1,6 +1,5 @@
 """`winnow advise` under Prefect: one recipe, every pilot run a task."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from flows.advice_outcome import AdviceOutcome
 from flows.advise import advise
 from flows.console import ConsoleListener
 from flows.engine import PrefectEngine
+from flows.flow_page import flow_page
 from flows.settings import Settings, be_quiet
 from flows.workers import RayWorkers
 
@@ -40,16 +40,9 @@ def advice_flow(recipe: dict[str, Any], home: str) -> dict[str, Any]:
                 engine=PrefectEngine(),
                 workers=workers,
                 listener=listener,
-                ui=_ui(),
+                ui=flow_page(),
             )
     finally:
         workers.close()
     create_markdown_artifact(key="advice", markdown=f"```\n{outcome.as_text()}\n```\n")
     return {name: getattr(outcome, name) for name in AdviceOutcome.__dataclass_fields__}
-
-
-def _ui() -> str | None:
-    """The address of this flow run's page."""
-    api = os.environ.get("PREFECT_API_URL", "")
-    run = runtime.flow_run.id
-    return f"{api.removesuffix('/api')}/runs/flow-run/{run}" if api and run else None

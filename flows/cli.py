@@ -110,6 +110,19 @@ def advise(
 
 
 @app.command()
+def scorers(
+    recipe: Annotated[Path, typer.Argument(help="A recipe with `scorers`, YAML.")],
+    overrides: Overrides = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the two scorers that `deita` reads: a judge grades evolved seeds, models learn from that."""
+    from flows.scorer_launch import launch_scorers
+
+    _print_result(launch_scorers(recipe, overrides or [], _home(home)), as_json)
+
+
+@app.command()
 def select(
     pool: Annotated[list[str], typer.Argument(help="Files, folders or hub names to choose from.")],
     target: Annotated[list[str] | None, typer.Option("--target", help="Examples of what should get better.")] = None,

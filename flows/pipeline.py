@@ -1,6 +1,5 @@
 """The Prefect flow: one recipe, every step a task. Deployments name it as `flows.pipeline.pipeline`."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows import leftovers, recipes
 from flows.console import ConsoleListener
 from flows.engine import PrefectEngine
+from flows.flow_page import flow_page
 from flows.outcome import Outcome
 from flows.race import race
 from flows.settings import Settings, be_quiet
@@ -40,20 +40,13 @@ def pipeline(recipe: dict[str, Any], home: str, command: str = "run") -> dict[st
                 engine=PrefectEngine(),
                 workers=workers,
                 listener=listener,
-                ui=_ui(),
+                ui=flow_page(),
             )
             listener.say(f"{outcome.run}: {_tally(outcome)}")
     finally:
         workers.close()
     _publish(outcome)
     return {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__}
-
-
-def _ui() -> str | None:
-    """The address of this flow run's page."""
-    api = os.environ.get("PREFECT_API_URL", "")
-    run = runtime.flow_run.id
-    return f"{api.removesuffix('/api')}/runs/flow-run/{run}" if api and run else None
 
 
 def _publish(outcome: Outcome) -> None:

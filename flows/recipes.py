@@ -133,6 +133,22 @@ class Advise(_Part):
         return self
 
 
+class Scorers(_Part):
+    """What `winnow scorers` makes the scorers of DEITA of: seeds, models that evolve and grade them, training."""
+
+    seeds: list[Source] = Field(default_factory=list, description="rows to evolve and grade; default `pool`")
+    count: int = Field(2000, ge=4, description="seeds that are drawn; one in ten is kept out of training")
+    steps: int = Field(5, ge=1, le=20, description="times that a seed is evolved")
+    generator: str = Field(description="path or hub name of the model that evolves")
+    judge: str = Field(description="path or hub name of the model that grades")
+    template: Literal["own", "tulu"] = Field("own", description="chat format that both are asked in")
+    max_length: int = Field(8192, gt=0, description="tokens of a prompt and its reply that both may see")
+    base: str = Field(description="path or hub name of the model that is tuned to be a scorer")
+    trainer: str = Field("deita_scorer", description="name of the trainer")
+    params: dict[str, Any] = Field(default_factory=dict, description="parameters of the trainer")
+    trust_remote_code: bool = Field(False, description="run code that comes with these models")
+
+
 class Recipe(_Part):
     """A run: pool, target, methods, budgets and seeds; with `train` and `tasks` it becomes a race."""
 
@@ -165,6 +181,7 @@ class Recipe(_Part):
     train: Train | None = Field(None, description="how a model is tuned on each selection")
     tasks: list[Entry] = Field(default_factory=list, description="evaluation tasks over `test`")
     advise: Advise | None = Field(None, description="what `winnow advise` is asked")
+    scorers: Scorers | None = Field(None, description="what `winnow scorers` makes scorers of")
     seed: int = Field(0, ge=0, description="seed of everything that is not an arm's own")
 
     @property
@@ -309,7 +326,7 @@ def _line(node: yaml.Node | None, loc: Sequence[Any]) -> int:
 
 _PARTS: dict[str, type[BaseModel]] = {
     "pool": Source, "target": Source, "test": Source, "representation": Representation, "train": Train,
-    "advise": Advise, "pilots": Pilots,
+    "advise": Advise, "pilots": Pilots, "scorers": Scorers, "seeds": Source,
 }  # fmt: skip
 
 

@@ -48,10 +48,15 @@ def _given(run: Run, name: str, source: Source, data: Path, seed: int) -> Given:
     if source.synthesize is None:
         return located(source, data)
     made = synthesize(run, f"synthesize {name}", source.synthesize, source.params, seed)
+    return synthesized(made, source.synthesize, source.licence)
+
+
+def synthesized(made: Artifact, synthesizer: str, licence: str | None = None) -> Given:
+    """The rows that a synthesizer made, as a source named after it."""
     (rows,) = sources.locate(str(made.folder / ROWS_FILE)).parts
     assert isinstance(rows, sources.File)
-    named = replace(rows, name=f"{source.synthesize}.jsonl")  # many a user's file is called as the artifact's is
-    return Given(sources.Source(named.name, (named,)), source.licence, made.key)
+    named = replace(rows, name=f"{synthesizer}.jsonl")  # many a user's file is called as the artifact's is
+    return Given(sources.Source(named.name, (named,)), licence, made.key)
 
 
 def located(source: Source, data: Path) -> Given:
@@ -93,15 +98,16 @@ def synthesize(run: Run, name: str, synthesizer: str, params: dict[str, object],
             run.listener.progress(name, len(rows), None)
 
         converse([job((), np.random.default_rng(seed))], {}, emit=emit)
-        _write_generations(draft.folder, work, synthesizer, params, seed, rows)
+        write_generations(draft.folder, work, synthesizer, params, seed, rows)
         return Counts(len(rows) + sum(dropped.values()), len(rows), dropped)
 
     return run.stage(name, work, produce)
 
 
-def _write_generations(
+def write_generations(
     folder: Path, work: Work, synthesizer: str, params: dict[str, object], seed: int, rows: Sequence[Accepted]
 ) -> None:
+    """Rows as a JSONL file of messages, which `synthesized` reads, and as the table `generations`."""
     with (folder / ROWS_FILE).open("w", encoding="utf-8") as file:
         for row in rows:
             messages = [{"role": m.role, "content": m.content} for m in row.example.messages]

@@ -6,7 +6,8 @@ the same text under every model:
     <|user|>\\n{content}\\n<|assistant|>\\n{content}{end token}\\n
 
 "grape" is the plain format in which a base model scores replies (Question: ... Answer: ...); the space before a reply
-is of the reply, because tokenizers join the two.
+is of the reply, because tokenizers join the two. "raw" writes a prompt and its reply as they are and nothing between
+them: what a scorer that answers with a digit is trained on.
 
 A *reply token* is a token of an assistant turn's content or the end token right after it: what the loss sees. Role
 marks, user turns, line ends between turns and the begin token are not reply tokens.
@@ -34,7 +35,7 @@ from tokenizers import Encoding, Tokenizer
 from warehouse.errors import InputError
 from warehouse.records import Messages, canonical, digest
 
-TemplateName = Literal["tulu", "grape", "own"]
+TemplateName = Literal["tulu", "grape", "raw", "own"]
 TEMPLATES: tuple[str, ...] = get_args(TemplateName)
 WRITTEN = {
     path.stem: path.read_text(encoding="utf-8") for path in (Path(__file__).parent / "templates").glob("*.jinja")

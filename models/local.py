@@ -67,8 +67,8 @@ class LocalModel:
         `dtype` is "auto", "float32", "bfloat16" or "float16"; `device` "auto" or a torch device. Rows are cut to
         `max_length` tokens, or to the positions the model has, if fewer. `batch_tokens` bounds the tokens of one
         forward pass, padding included (by default 2,048 on a processor, 16,384 on a GPU). Neither it nor `layout`
-        ("padded", "packed") changes a result. `template` is "tulu", "grape" or "own". Raises `InputError` for whatever
-        cannot be loaded, before any work.
+        ("padded", "packed") changes a result. `template` is "tulu", "grape", "raw" or "own". Raises `InputError` for
+        whatever cannot be loaded, before any work.
         """
         if layout not in LAYOUTS:
             raise InputError(f"unknown layout {layout!r}; known layouts: {', '.join(LAYOUTS)}")

@@ -1,21 +1,29 @@
 """DEITA's scorers: language models that were tuned to answer with a digit (Liu et al. 2024, §2).
 
-A scorer reads a plain prompt, in no chat format, and its answer is taken from the logits of six tokens.
+A scorer reads a plain prompt, in no chat format, and its answer is taken from the logits of six tokens. What it is
+trained on is written by `prompt` too (chat template "raw"). Imports no torch: who writes prompts loads no model.
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from models.chat import Tokens
-from models.forward import Ids
-from models.local import LocalModel
 from models.protocol import Want
 from warehouse.errors import InputError
 from warehouse.records import Messages
 
+if TYPE_CHECKING:
+    from models.forward import Ids
+    from models.local import LocalModel
+
+Grade = Literal["complexity", "quality"]
 GRADES = range(1, 7)
 COMPLEXITY = (
     "You are a helpful assistant. Please identify the complexity score of the following user query. \n"
@@ -25,10 +33,17 @@ QUALITY = (
     "You are a helpful assistant. Please identify the quality score of the Response corresponding to the Question. \n"
     "#Question#:\n{instruction}\n#Response#:\n{response}\n##Quality: "
 )
+PROMPTS: Mapping[Grade, str] = {"complexity": COMPLEXITY, "quality": QUALITY}
 CHOICES = frozenset({Want.CHOICE_LOGITS})
 ENDING = 16  # last tokens of a prompt that a cut leaves: more than "##Complexity: " takes
 
 Turn = tuple[str, str]
+
+
+def prompt(grade: Grade, turn: Turn) -> str:
+    """What a scorer of `grade` is asked about a turn; the digit that follows it is its answer."""
+    instruction, response = turn
+    return PROMPTS[grade].format(instruction=instruction, response=response)
 
 
 def scores(complexity: LocalModel, quality: LocalModel, rows: Sequence[Messages]) -> NDArray[np.float32]:
@@ -39,8 +54,8 @@ def scores(complexity: LocalModel, quality: LocalModel, rows: Sequence[Messages]
     """
     turns = [turns_of(row) for row in rows]
     flat = [turn for row in turns for turn in row]
-    c = grades(complexity, [COMPLEXITY.format(instruction=instruction) for instruction, _ in flat])
-    q = grades(quality, [QUALITY.format(instruction=instruction, response=response) for instruction, response in flat])
+    c = grades(complexity, [prompt("complexity", turn) for turn in flat])
+    q = grades(quality, [prompt("quality", turn) for turn in flat])
     row = np.repeat(np.arange(len(rows)), [len(each) for each in turns])
     return np.column_stack([np.bincount(row, each, len(rows)) for each in (c * q, c, q)]).astype(np.float32)
 
@@ -73,16 +88,21 @@ def expected_grade(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def digit_tokens(model: LocalModel) -> list[int]:
-    """The ids of the digits 1 to 6 as they come after a prompt's end.
+    """`digits_of` the tokenizer of a scorer."""
+    return digits_of(model.backend, str(model.folder))
+
+
+def digits_of(tokenizer: Tokenizer, name: str) -> list[int]:
+    """The ids of the digits 1 to 6 as they come after a prompt's end, for the tokenizer of the model `name`.
 
     Raises `InputError` unless each adds one token of its own to the prompt and changes no other.
     """
     ending = COMPLEXITY.format(instruction="x")
     texts = [ending, *(f"{ending}{k}" for k in GRADES)]
-    bare, *graded = (e.ids for e in model.backend.encode_batch(texts, add_special_tokens=False))
+    bare, *graded = (e.ids for e in tokenizer.encode_batch(texts, add_special_tokens=False))
     if any(ids[:-1] != bare for ids in graded) or len({ids[-1] for ids in graded}) < len(graded):
         raise InputError(
-            f"the tokenizer of the scorer {model.folder} does not write each digit after {ending[-14:]!r} as one token "
+            f"the tokenizer of the scorer {name} does not write each digit after {ending[-14:]!r} as one token "
             "of its own, so no score can be read from its logits; give a model with digits as tokens (Llama, Mistral)"
         )
     return [ids[-1] for ids in graded]

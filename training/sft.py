@@ -39,7 +39,8 @@ class Sft:
     lora_*             rank, alpha, dropout, and the module names that get an adapter: "all-linear" or some of them
     precision          "auto" is bf16 where the hardware multiplies it, else float32; weights stay float32 either way
     save_every         steps between checkpoints for resuming; 0 saves none
-    template           "tulu", or "own" for the template that the base model carries
+    template           "tulu", "raw" for prompts and replies with nothing around them, or "own" for the one that the
+                       base model carries
     """
 
     method: Tuned = "full"
@@ -173,3 +174,18 @@ def rds_plus_lora(**changes: Any) -> Sft:
         "lora_targets": ("q_proj", "k_proj", "v_proj", "o_proj"),
     }
     return rds_plus(**defaults | changes)
+
+
+def deita_scorer(**changes: Any) -> Sft:
+    """What DEITA's scorers were trained by (Liu et al. 2024, §2 and its script), on prompts without a chat format."""
+    defaults: dict[str, Any] = {
+        "learning_rate": 2e-5,
+        "epochs": 6.0,
+        "batch_size": 8,
+        "gradient_accumulation": 64,
+        "max_length": 2048,
+        "schedule": "cosine",
+        "warmup": 0.1,
+        "template": "raw",
+    }
+    return Sft(**defaults | changes)

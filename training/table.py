@@ -14,4 +14,5 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "sft_lora": sft.lora,
     "sft_rds_plus": sft.rds_plus,
     "sft_rds_plus_lora": sft.rds_plus_lora,
+    "deita_scorer": sft.deita_scorer,
 }

@@ -106,7 +106,7 @@ def test_what_is_trained_on_is_what_is_read_and_the_digit(grade: Any, scorer: Lo
     for k, digit in enumerate(digit_tokens(scorer), 1):
         [tokens] = encode(tokenizer, chat, [said(asked, str(k))])
         read = scorer.backend.encode(asked, add_special_tokens=True).ids
-        assert tokens.ids.tolist() == [*read, digit, tokenizer.token_to_id("<|end|>")]
+        assert tokens.ids.tolist() == [*read, digit, tokenizer.token_to_id(chat.eos)]
         assert np.flatnonzero(tokens.reply).tolist() == [len(read), len(read) + 1]
 
 
