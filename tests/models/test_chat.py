@@ -165,7 +165,7 @@ def test_a_template_sees_no_clock(toy: Toy) -> None:
 @pytest.mark.parametrize(
     ("eos", "template", "message"),
     [
-        ("<|end|>", "alpaca", "known templates: tulu, grape, own"),
+        ("<|end|>", "alpaca", "known templates: tulu, grape, raw, own"),
         (None, "tulu", "end token"),
         ("<|end|>", "own", "use 'tulu'"),
     ],
