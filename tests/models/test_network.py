@@ -78,7 +78,7 @@ def test_auto_is_bfloat16_where_the_processor_multiplies_it(
     [
         ({"dtype": "int4"}, "known: auto, float32"),
         ({"layout": "woven"}, "known layouts: padded, packed"),
-        ({"template": "alpaca"}, "known templates: tulu, grape, own"),
+        ({"template": "alpaca"}, "known templates: tulu, grape, raw, own"),
         ({"template": "own"}, "carries no chat template"),
         ({"device": "cuda:77"}, "not on this machine; here: auto, cpu"),
     ],

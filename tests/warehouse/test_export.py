@@ -21,7 +21,11 @@ from warehouse.pool_writer import Prepared, prepare
 from warehouse.pools import PoolReader
 from warehouse.records import ROLES, Example, Message, Messages
 
-QUIET = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+QUIET = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.filter_too_much],
+    deadline=None,
+    max_examples=25,
+)
 SAID = st.text().filter(lambda text: bool(text.strip()))
 META = st.dictionaries(st.sampled_from(["skill", "n"]), SAID | st.integers(), max_size=2)
 
