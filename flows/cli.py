@@ -104,9 +104,7 @@ def advise(
     as_json: AsJson = False,
 ) -> None:
     """Say what mixture of sources to train on, from pilot runs or distances to the target."""
-    from flows.advice_launch import launch_advice
-
-    _print_result(launch_advice(recipe, overrides or [], _home(home)), as_json)
+    _run(recipe, overrides, home, as_json, "advise")
 
 
 @app.command()
@@ -117,9 +115,7 @@ def scorers(
     as_json: AsJson = False,
 ) -> None:
     """Make the two scorers that `deita` reads: a judge grades evolved seeds, models learn from that."""
-    from flows.scorer_launch import launch_scorers
-
-    _print_result(launch_scorers(recipe, overrides or [], _home(home)), as_json)
+    _run(recipe, overrides, home, as_json, "scorers")
 
 
 @app.command()

@@ -5,16 +5,16 @@ from pathlib import Path
 
 from flows import leftovers, recipes, server
 from flows.console import ConsoleListener
+from flows.jobs import JOBS
 from flows.outcome import Outcome
-from flows.race import check
 from flows.settings import Settings
 from warehouse.store import Store
 
 
 def launch(path: Path, overrides: Sequence[str], home: Path, command: str) -> Outcome:
-    """Run the recipe in `path`. All that can be known to be wrong is said before the server starts and work begins."""
+    """Do the job `command` for the recipe in `path`. All that can be known to be wrong is said before work begins."""
     recipe = recipes.load(path, overrides)
-    check(recipe)
+    JOBS[command].check(recipe)
     Store.open(home)
     say = ConsoleListener().say
     ui = server.ensure(home, Settings().prefect_port, say)
@@ -22,4 +22,4 @@ def launch(path: Path, overrides: Sequence[str], home: Path, command: str) -> Ou
     leftovers.settle(home)
     from flows.pipeline import pipeline
 
-    return Outcome(**pipeline(recipe.model_dump(mode="json"), str(home), command))
+    return JOBS[command].outcome(**pipeline(recipe.model_dump(mode="json"), str(home), command))

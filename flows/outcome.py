@@ -2,9 +2,10 @@
 
 import json
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,59 +13,128 @@ from rich.table import Table
 
 Json = Mapping[str, Any]
 NOT_SHOWN = ("nll_item_mean",)  # in the report and the JSON; beside `nll` it says little in a terminal
+STAGE = ("name", "key", "computed", "seconds", "rows_in", "rows_out")
 WIDTH = 160
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """`stages`, `selections` and `results` as documented in docs/quickstart.md, plain JSON values throughout."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(ABC):
+    """What every job answers, plain JSON values throughout; a job adds its own fields."""
 
+    name: ClassVar[str]
     run: str
     home: str
-    report: str | None
     ui: str | None
     stages: Sequence[Json]
-    selections: Sequence[Json]
-    results: Sequence[Json] = ()
-    out: str | None = None
-    notes: Sequence[str] = field(default_factory=tuple)
+
+    def values(self) -> dict[str, Any]:
+        """The fields, from which the same outcome can be made again."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "run": self.run,
-            "home": self.home,
-            "report": self.report,
-            "ui": self.ui,
-            "out": self.out,
-            "stages": list(self.stages),
-            "selections": list(self.selections),
-            "results": list(self.results),
-        }
+        return self.values() | {"stages": [{name: stage[name] for name in STAGE} for stage in self.stages]}
 
     def as_json(self) -> str:
         """One line."""
         return json.dumps(self.as_dict(), ensure_ascii=False)
 
     def as_text(self) -> str:
-        """The result table where models were evaluated, then where to look next."""
-        lines = [_render(_table(self.results))] if self.results else []
+        """What was found, what it took, then where to look next."""
+        lines = [*self.found(), f"run {self.run}: {self.tally}", *self.places()]
+        if self.ui:
+            lines.append(f"Prefect UI:  {self.ui}")
+        if query := self.query():
+            lines.append(f'ask more:    winnow sql --home {shlex.quote(self.home)} "{query}"')
+        return "\n".join(lines)
+
+    def as_markdown(self) -> str:
+        """What the page of the flow run shows."""
+        return f"```\n{self.as_text()}\n```\n"
+
+    @property
+    def tally(self) -> str:
+        """How many stages were computed, how many found."""
         computed = sum(bool(stage["computed"]) for stage in self.stages)
-        lines.append(f"run {self.run}: {computed} stages computed, {len(self.stages) - computed} found in the cache")
-        lines += self.notes
+        return f"{computed} stages computed, {len(self.stages) - computed} found in the cache"
+
+    @abstractmethod
+    def found(self) -> list[str]:
+        """Lines of what was found."""
+
+    def places(self) -> list[str]:
+        """Lines of where files are."""
+        return []
+
+    def query(self) -> str:
+        """The SQL that asks the warehouse more; empty where there is none."""
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RaceOutcome(Outcome):
+    """`stages`, `selections` and `results` as documented in docs/quickstart.md."""
+
+    name: ClassVar[str] = "outcome"
+    report: str | None
+    selections: Sequence[Json]
+    results: Sequence[Json] = ()
+    out: str | None = None
+    notes: Sequence[str] = ()
+
+    def found(self) -> list[str]:
+        return [rendered(_table(self.results))] if self.results else []
+
+    def places(self) -> list[str]:
+        lines = list(self.notes)
         if self.out:
             lines.append(f"chosen rows: {self.out}")
         if self.report:
             lines.append(f"report:      {self.report}")
-        if self.ui:
-            lines.append(f"Prefect UI:  {self.ui}")
-        lines.append(f"ask more:    {self._query()}")
-        return "\n".join(lines)
+        return lines
 
-    def _query(self) -> str:
+    def query(self) -> str:
         key = self.selections[0]["key"] if self.selections else ""
         where = f" WHERE selection = '{key}'" if len(self.selections) == 1 else ""
-        sql = f"SELECT method, source, count(*) AS n FROM selected{where} GROUP BY ALL ORDER BY method, n DESC"
-        return f'winnow sql --home {shlex.quote(self.home)} "{sql}"'
+        return f"SELECT method, source, count(*) AS n FROM selected{where} GROUP BY ALL ORDER BY method, n DESC"
+
+    def as_markdown(self) -> str:
+        return (
+            f"**{self.tally}.**\n\n"
+            f"- run `{self.run}`\n- report `{self.report}`\n- warehouse `{self.home}/winnow.duckdb`\n"
+        )
+
+    def flat(self) -> list[dict[str, str]]:
+        """The results as a table of texts."""
+        return [_flat(result) for result in self.results]
+
+
+def interval(estimate: Json, sign: str = "") -> str:
+    """A value and its interval."""
+    return f"{estimate['value']:{sign}.3f} [{estimate['low']:{sign}.3f}, {estimate['high']:{sign}.3f}]"
+
+
+def rendered(table: Table) -> str:
+    """A table as text."""
+    console = Console(width=WIDTH, highlight=False)
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get().rstrip()
+
+
+def _difference(versus: Json | None) -> str:
+    return interval({**versus, "value": versus["difference"]}, "+") if versus else ""
+
+
+def _flat(result: Json) -> dict[str, str]:
+    return {
+        "method": f"{result['method']} {result['budget'] or ''}".strip(),
+        "metric": result["metric"],
+        "value [95 %]": interval(result),
+        "minus balanced random": _difference(result["versus_balanced_random"]),
+        "verdict": result["verdict"] or "",
+        "task": result["task"],
+        "n": str(result["n"]),
+    }
 
 
 def _table(results: Sequence[Json]) -> Table:
@@ -76,22 +146,14 @@ def _table(results: Sequence[Json]) -> Table:
     for result in results:
         if result["metric"] in NOT_SHOWN:
             continue
-        versus = result["versus_balanced_random"]
         table.add_row(
             escape(str(result["method"])),
             str(result["budget"]),
             escape(str(result["task"])),
             str(result["metric"]),
-            f"{result['value']:.3f} [{result['low']:.3f}, {result['high']:.3f}]",
+            interval(result),
             str(result["n"]),
-            f"{versus['difference']:+.3f} [{versus['low']:+.3f}, {versus['high']:+.3f}]" if versus else "",
+            _difference(result["versus_balanced_random"]),
             str(result.get("verdict") or ""),
         )
     return table
-
-
-def _render(table: Table) -> str:
-    console = Console(width=WIDTH, highlight=False)
-    with console.capture() as captured:
-        console.print(table)
-    return captured.get().rstrip()

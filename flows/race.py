@@ -3,11 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 from flows import clean as cleaning
-from flows import recipes, sources
+from flows import sources
 from flows.assess import assess, task
 from flows.choose import Choice, Question, check_budget, check_clean, exclude, select
 from flows.compare import Arm, compare, rows_of
@@ -16,11 +15,11 @@ from flows.engine import Engine
 from flows.entries import make
 from flows.measure import cost, measure
 from flows.meter import Meter, passes
-from flows.outcome import Outcome
+from flows.outcome import RaceOutcome
 from flows.recipes import Recipe, Source
 from flows.report import write_report
 from flows.report.write import NAME
-from flows.run import Listener, Run, logged
+from flows.run import Listener, Run, begun
 from flows.sieve import Sieve
 from flows.tune import train, trainer
 from flows.warmup import warm_up
@@ -31,7 +30,7 @@ from selection.limits import Limits
 from selection.problem import signals_of
 from selection.table import build
 from synthesis.table import SYNTHESIZERS
-from warehouse import catalogue, pools
+from warehouse import pools
 from warehouse.errors import InputError
 from warehouse.records import Rows, Spec
 from warehouse.store import Artifact
@@ -204,20 +203,15 @@ def race(
     workers: Workers,
     listener: Listener,
     ui: str | None = None,
-) -> Outcome:
+) -> RaceOutcome:
     """Run `recipe` in `home`. An interrupted run keeps its finished stages; the same recipe goes on from there."""
-    run = Run.begin(
-        home, listener, recipe=recipe.name, command=command, recipe_text=recipes.dump(recipe), version=version("winnow")
-    )
-    catalogue.ensure(run.store.home)
-    with logged(run.log):
+    with begun(recipe, home, command, listener, NAME) as run:
         outcome = _stages(Race(recipe, run, engine, workers, meter_of(recipe)), ui)
-    run.log.end("done", report=outcome.report or "")
     engine.call("report", partial(write_report, run.store.home, run.log.run))  # it says when the run ended
     return outcome
 
 
-def _stages(race: Race, ui: str | None) -> Outcome:
+def _stages(race: Race, ui: str | None) -> RaceOutcome:
     question, test = race.question()
     race.warmed(question)
     asked = choices(race.recipe, race.meter)
@@ -231,12 +225,12 @@ def _stages(race: Race, ui: str | None) -> Outcome:
         costs = race.costs(question, asked)
         compared = race.engine.call("compare", partial(compare, race.run, arms, CONTROL, costs, race.recipe.seed))
         results = rows_of(compared)
-    return Outcome(
+    return RaceOutcome(
         run=race.run.log.run,
         home=str(race.run.store.home),
         report=str(race.run.log.folder / NAME),
         ui=ui,
-        stages=[_plain(stage) for stage in race.run.log.stages()],
+        stages=race.run.log.stages(),
         selections=[
             {"method": choice.label, "budget": choice.budget, "seed": choice.seed, "key": artifact.key,
              "rows": artifact.manifest["facts"]["rows_out"]}
@@ -244,7 +238,3 @@ def _stages(race: Race, ui: str | None) -> Outcome:
         ],
         results=results,
     )  # fmt: skip
-
-
-def _plain(stage: dict[str, object]) -> dict[str, object]:
-    return {name: stage[name] for name in ("name", "key", "computed", "seconds", "rows_in", "rows_out")}

@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
+from flows import recipes
+from flows.recipes import Recipe
 from flows.workers import Workers
+from warehouse import catalogue
 from warehouse.runs import RunLog, StageRecord, new_run_id
 from warehouse.store import Artifact, Draft, Store, Work
 
@@ -65,10 +69,11 @@ class Run:
 
     @classmethod
     def begin(cls, home: Path, listener: Listener, **facts: str) -> "Run":
-        """Start a run in `home`; `facts` go into the log (recipe, command, recipe_text, version)."""
+        """Start a run in `home`; `facts` go into the log (recipe, command, recipe_text)."""
         store = Store.open(home)
         log = RunLog(store.home, new_run_id())
-        log.start(**facts)
+        log.start(version=version("winnow"), **facts)
+        catalogue.ensure(store.home)
         return cls(store, log, listener)
 
     def stage(self, name: str, work: Work, make: Make, workers: Workers | None = None) -> Artifact:
@@ -141,3 +146,12 @@ def logged(log: RunLog) -> Iterator[None]:
             stopped = isinstance(error, KeyboardInterrupt)
             log.end("cancelled" if stopped else "failed", error="" if stopped else f"{type(error).__name__}: {error}")
         raise
+
+
+@contextmanager
+def begun(recipe: Recipe, home: Path, command: str, listener: Listener, report: str = "") -> Iterator[Run]:
+    """A run of `recipe` that is logged from its start to its end; `report` is a file in the folder of its log."""
+    run = Run.begin(home, listener, recipe=recipe.name, command=command, recipe_text=recipes.dump(recipe))
+    with logged(run.log):
+        yield run
+    run.log.end("done", report=str(run.log.folder / report) if report else "")

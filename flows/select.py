@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from flows.choose import SELECTED_FILE, Choice, Question, check_budget, chosen_r
 from flows.clean import clean
 from flows.console import ConsoleListener
 from flows.meter import Meter, passes
-from flows.outcome import Outcome
+from flows.outcome import RaceOutcome
 from flows.recipes import Clean, Representation, Source
 from flows.report import write_report
 from flows.run import Run, logged
@@ -27,7 +26,6 @@ from flows.workers import RayWorkers, Workers
 from selection.limits import Limits
 from selection.problem import signals_of
 from selection.table import build
-from warehouse import catalogue
 from warehouse.errors import InputError
 from warehouse.export import check_export, export
 from warehouse.pools import examples_of
@@ -57,7 +55,7 @@ class SelectRequest:
     seed: int
 
 
-def select_rows(request: SelectRequest, home: Path) -> Outcome:
+def select_rows(request: SelectRequest, home: Path) -> RaceOutcome:
     """Choose rows and write them to `request.out`. All that can be known to be wrong is said before work starts."""
     meter = _meter(request)
     choice = _choice(request, meter)
@@ -68,9 +66,8 @@ def select_rows(request: SelectRequest, home: Path) -> Outcome:
     with ConsoleListener() as listener:
         if request.model != DEFAULT_MODEL and meter.reads_tiny(choice.method.reads.values()):
             listener.say(ADVICE)
-        run = Run.begin(home, listener, recipe="select", command="select", recipe_text=text, version=version("winnow"))
+        run = Run.begin(home, listener, recipe="select", command="select", recipe_text=text)
         with logged(run.log):
-            catalogue.ensure(run.store.home)
             settings = Settings()
             with closing(RayWorkers(settings.ray_address, settings.workers)) as workers:
                 chosen = _stages(run, request, choice, meter, named, workers)
@@ -143,10 +140,10 @@ def _stages(
     return chosen
 
 
-def _outcome(run: Run, request: SelectRequest, choice: Choice, chosen: Artifact, report: Path) -> Outcome:
+def _outcome(run: Run, request: SelectRequest, choice: Choice, chosen: Artifact, report: Path) -> RaceOutcome:
     facts = chosen.manifest["facts"]
     names = ("name", "key", "computed", "seconds", "rows_in", "rows_out")
-    return Outcome(
+    return RaceOutcome(
         run=run.log.run,
         home=str(run.store.home),
         report=str(report),

@@ -13,7 +13,8 @@ from flows.recipes import Source
 from flows.run import Counts, Run, produce
 from flows.spread import spread
 from flows.workers import Workers
-from models.dialogue import Accepted, Rejected, converse
+from models.converse import Place, converse
+from models.dialogue import Accepted, Rejected
 from synthesis.table import SYNTHESIZERS
 from warehouse import pools, shards, sources
 from warehouse.errors import InputError
@@ -89,7 +90,7 @@ def synthesize(run: Run, name: str, synthesizer: str, params: dict[str, object],
         rows: list[Accepted] = []
         dropped: dict[str, int] = {}
 
-        def emit(made: Sequence[Accepted | Rejected]) -> None:
+        def emit(_: Place, made: Sequence[Accepted | Rejected]) -> None:
             for row in made:
                 if isinstance(row, Accepted):
                     rows.append(row)

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows import recipes
-from flows.advice_outcome import AdviceOutcome
-from flows.advise import advise, check
-from flows.advising import rehearsed, with_runs
+from flows.advice.advise import advise, check
+from flows.advice.advising import rehearsed, with_runs
+from flows.advice.outcome import AdviceOutcome
+from flows.advice.pilots import THOUSAND, Blend, Stock, draw, mixtures
 from flows.engine import PlainEngine
-from flows.pilots import THOUSAND, Blend, Stock, draw, mixtures
 from flows.run import Silent
 from flows.workers import HereWorkers, RayWorkers, Workers
 from selection.advice import Evidence

@@ -8,7 +8,7 @@ import pytest
 
 from flows import recipes
 from flows.engine import PlainEngine
-from flows.outcome import Outcome
+from flows.outcome import RaceOutcome
 from flows.race import check, race
 from flows.run import Silent
 from flows.workers import HereWorkers
@@ -47,7 +47,7 @@ clean:
 """
 
 
-def run(folder: Path, *, chain: str = CHAIN, rows: list[dict[str, Any]] | None = None, budget: int = 3) -> Outcome:
+def run(folder: Path, *, chain: str = CHAIN, rows: list[dict[str, Any]] | None = None, budget: int = 3) -> RaceOutcome:
     """Select at random from `rows` after cleaning, in a home of `folder`."""
     write(folder / "rows.jsonl", ROWS if rows is None else rows)
     write(folder / "test.jsonl", [row(ASKED, "The elm.")])

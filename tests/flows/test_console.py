@@ -9,7 +9,7 @@ from rich.console import Console
 
 from flows import console
 from flows.console import ConsoleListener
-from flows.outcome import Outcome
+from flows.outcome import STAGE, RaceOutcome
 from flows.tables import MOST_ROWS, WIDEST, render
 from warehouse.runs import StageRecord
 
@@ -95,12 +95,12 @@ def test_no_control_character_reaches_the_terminal() -> None:
 
 
 def test_the_text_of_an_outcome_ends_with_what_to_ask_next() -> None:
-    outcome = Outcome(
+    outcome = RaceOutcome(
         run="r",
         home="/h",
         report="/h/report.html",
         ui="http://ui",
-        stages=[{"computed": True}, {"computed": False}],
+        stages=[dict.fromkeys(STAGE, computed) for computed in (True, False)],
         selections=[{"key": "k"}],
         results=[RESULT, RESULT | {"metric": "nll_item_mean"}],
         out="c.jsonl",

@@ -15,7 +15,7 @@ import pytest
 from flows import recipes
 from flows.engine import PlainEngine, artifact_key
 from flows.launch import launch
-from flows.outcome import Outcome
+from flows.outcome import RaceOutcome
 from flows.race import race
 from flows.run import Silent
 from flows.workers import HereWorkers, RayWorkers
@@ -84,7 +84,7 @@ class Readers:
 @pytest.fixture(scope="module")
 def outcomes(
     hostile_recipe: Path, home: Path, session_api: str, ray_workers: RayWorkers
-) -> Iterator[tuple[Outcome, Outcome, Readers]]:
+) -> Iterator[tuple[RaceOutcome, RaceOutcome, Readers]]:
     """The race twice in one home, and who read from it meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_API_URL", session_api)
@@ -101,26 +101,26 @@ def api(prefect_api: str) -> Iterator[Any]:
         yield client
 
 
-def flow_run(outcome: Outcome) -> UUID:
+def flow_run(outcome: RaceOutcome) -> UUID:
     assert outcome.ui is not None
     return UUID(outcome.ui.rsplit("/", 1)[1])
 
 
-def tasks(api: Any, outcome: Outcome) -> dict[str, str]:
+def tasks(api: Any, outcome: RaceOutcome) -> dict[str, str]:
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
     mine = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run(outcome)]))
     return {run.name: run.state.name for run in api.read_task_runs(flow_run_filter=mine)}
 
 
-def artifacts(api: Any, outcome: Outcome) -> dict[str, str]:
+def artifacts(api: Any, outcome: RaceOutcome) -> dict[str, str]:
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 
     mine = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run(outcome)]))
     return {found.key: str(found.data) for found in api.read_artifacts(artifact_filter=mine)}
 
 
-def test_steps_end_computed_and_then_cached(outcomes: tuple[Outcome, Outcome, Readers], api: Any) -> None:
+def test_steps_end_computed_and_then_cached(outcomes: tuple[RaceOutcome, RaceOutcome, Readers], api: Any) -> None:
     first, second = tasks(api, outcomes[0]), tasks(api, outcomes[1])
     assert set(first) == set(second)
     assert {"prepare pool", "overlap", "select balanced_random", "base model", "compare", "report"} <= set(first)
@@ -129,7 +129,7 @@ def test_steps_end_computed_and_then_cached(outcomes: tuple[Outcome, Outcome, Re
     assert api.read_flow_run(flow_run(outcomes[1])).state.name == "Completed"
 
 
-def test_artifacts_say_what_happened(outcomes: tuple[Outcome, Outcome, Readers], api: Any) -> None:
+def test_artifacts_say_what_happened(outcomes: tuple[RaceOutcome, RaceOutcome, Readers], api: Any) -> None:
     first, second = artifacts(api, outcomes[0]), artifacts(api, outcomes[1])
     steps = {artifact_key(name) for name in tasks(api, outcomes[0]) if name != "report"}
     assert set(first) == set(second) == steps | {"outcome", "results"}
@@ -139,13 +139,13 @@ def test_artifacts_say_what_happened(outcomes: tuple[Outcome, Outcome, Readers],
     assert '"rows in": 300' in first["overlap"] or '"rows in": 320' in first["overlap"]
 
 
-def test_row_text_is_no_markup_in_artifacts(outcomes: tuple[Outcome, Outcome, Readers], api: Any) -> None:
+def test_row_text_is_no_markup_in_artifacts(outcomes: tuple[RaceOutcome, RaceOutcome, Readers], api: Any) -> None:
     for key, data in artifacts(api, outcomes[0]).items():
         assert "<script" not in data, key
         assert "javascript:" not in data, key
 
 
-def test_reading_meanwhile_gets_in_nobodys_way(outcomes: tuple[Outcome, Outcome, Readers], home: Path) -> None:
+def test_reading_meanwhile_gets_in_nobodys_way(outcomes: tuple[RaceOutcome, RaceOutcome, Readers], home: Path) -> None:
     readers = outcomes[2]
     assert readers.asked > 0
     assert query(home, "SELECT count(*) AS n FROM selected").to_pylist() == [{"n": 24}]
@@ -153,7 +153,7 @@ def test_reading_meanwhile_gets_in_nobodys_way(outcomes: tuple[Outcome, Outcome,
 
 
 def test_engines_and_workers_change_no_answer(
-    outcomes: tuple[Outcome, Outcome, Readers], hostile_recipe: Path, tmp_path: Path
+    outcomes: tuple[RaceOutcome, RaceOutcome, Readers], hostile_recipe: Path, tmp_path: Path
 ) -> None:
     import torch
 

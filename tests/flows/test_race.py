@@ -7,7 +7,7 @@ import pytest
 
 from flows import recipes
 from flows.engine import PlainEngine
-from flows.outcome import Outcome
+from flows.outcome import RaceOutcome
 from flows.race import check, race
 from flows.run import Silent
 from flows.workers import HereWorkers
@@ -15,7 +15,7 @@ from warehouse.catalogue import query
 from warehouse.errors import InputError
 
 
-def run(path: Path, home: Path, *overrides: str) -> Outcome:
+def run(path: Path, home: Path, *overrides: str) -> RaceOutcome:
     recipe = recipes.load(path, overrides)
     check(recipe)
     return race(recipe, home, "run", engine=PlainEngine(), workers=HereWorkers(), listener=Silent())
@@ -27,18 +27,18 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first(small_recipe: Path, home: Path) -> Outcome:
+def first(small_recipe: Path, home: Path) -> RaceOutcome:
     return run(small_recipe, home)
 
 
-def test_every_arm_is_there(first: Outcome) -> None:
+def test_every_arm_is_there(first: RaceOutcome) -> None:
     arms = {(s["method"], s["budget"], s["seed"]) for s in first.selections}
     assert arms == {(m, 24, seed) for m in ("random", "balanced_random", "rds_plus") for seed in (0, 1)}
     assert all(stage["computed"] for stage in first.stages)
     assert {s["rows"] for s in first.selections} == {24}
 
 
-def test_results_have_intervals_and_differences(first: Outcome) -> None:
+def test_results_have_intervals_and_differences(first: RaceOutcome) -> None:
     results = [r for r in first.results if r["metric"] == "exact_match"]
     assert {r["method"] for r in results} == {"base model", "random", "balanced_random", "rds_plus"}
     for result in results:
@@ -50,28 +50,28 @@ def test_results_have_intervals_and_differences(first: Outcome) -> None:
     assert own == {"difference": 0.0, "low": 0.0, "high": 0.0}
 
 
-def test_the_outcome_is_one_json_line(first: Outcome) -> None:
+def test_the_outcome_is_one_json_line(first: RaceOutcome) -> None:
     line = first.as_json()
     assert "\n" not in line
     assert set(json.loads(line)) >= {"run", "report", "ui", "stages", "selections", "results"}
     assert set(json.loads(line)["stages"][0]) == {"name", "key", "computed", "seconds", "rows_in", "rows_out"}
 
 
-def test_text_names_report_and_query(first: Outcome) -> None:
+def test_text_names_report_and_query(first: RaceOutcome) -> None:
     text = first.as_text()
     assert str(first.report) in text
     assert "winnow sql" in text
     assert "rds_plus" in text
 
 
-def test_a_second_run_computes_nothing_and_answers_the_same(first: Outcome, small_recipe: Path, home: Path) -> None:
+def test_a_second_run_computes_nothing_and_answers_the_same(first: RaceOutcome, small_recipe: Path, home: Path) -> None:
     second = run(small_recipe, home)
     assert [stage["name"] for stage in second.stages if stage["computed"]] == []
     assert second.selections == first.selections
     assert second.results == first.results
 
 
-def test_another_home_gives_the_same_rows_and_weights(first: Outcome, small_recipe: Path, tmp_path: Path) -> None:
+def test_another_home_gives_the_same_rows_and_weights(first: RaceOutcome, small_recipe: Path, tmp_path: Path) -> None:
     again = run(small_recipe, tmp_path / "home", "methods=[rds_plus]", "seeds=[0]")
     mine = {s["method"]: s["key"] for s in first.selections if s["seed"] == 0}
     assert again.selections[0]["key"] == mine["rds_plus"]
@@ -81,13 +81,13 @@ def test_another_home_gives_the_same_rows_and_weights(first: Outcome, small_reci
     assert here <= there
 
 
-def test_only_what_a_change_touches_is_computed_again(first: Outcome, small_recipe: Path, home: Path) -> None:
+def test_only_what_a_change_touches_is_computed_again(first: RaceOutcome, small_recipe: Path, home: Path) -> None:
     changed = run(small_recipe, home, "budgets=[20]", "methods=[balanced_random]", "seeds=[0]")
     computed = {stage["name"].split()[0] for stage in changed.stages if stage["computed"]}
     assert computed == {"select", "train", "assess", "compare"}
 
 
-def test_the_warehouse_joins_it_all(first: Outcome, home: Path) -> None:
+def test_the_warehouse_joins_it_all(first: RaceOutcome, home: Path) -> None:
     rows = query(
         home, "SELECT method, seed, count(*) AS n, min(rank) AS best FROM selected WHERE budget = 24 GROUP BY ALL"
     )
@@ -106,7 +106,7 @@ def test_the_warehouse_joins_it_all(first: Outcome, home: Path) -> None:
     assert losses[0]["n"] > 0
 
 
-def test_rds_plus_finds_the_skill(first: Outcome, home: Path) -> None:
+def test_rds_plus_finds_the_skill(first: RaceOutcome, home: Path) -> None:
     share = (
         "SELECT avg((meta->>'skill' = 'reverse')::INT) AS share FROM selected WHERE method = 'rds_plus' AND seed = 0"
     )

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from flows import recipes
 from flows.engine import PlainEngine
-from flows.grading import Voice
 from flows.race import check as check_race
 from flows.run import Silent
-from flows.scorer_outcome import ScorerOutcome
-from flows.scorers import check, ranked_alike, scorers, seeding
+from flows.scoring.grading import Voice
+from flows.scoring.outcome import ScorerOutcome
+from flows.scoring.scorers import check, ranked_alike, scorers, seeding
 from flows.workers import HereWorkers, RayWorkers
 from models.canned import CannedModel
 from models.local import LocalModel

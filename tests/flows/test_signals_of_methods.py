@@ -8,7 +8,7 @@ import yaml
 from flows import recipes
 from flows.engine import PlainEngine
 from flows.meter import Meter, passes
-from flows.outcome import Outcome
+from flows.outcome import RaceOutcome
 from flows.race import check, choices, meter_of, race
 from flows.recipes import Representation
 from flows.run import Silent
@@ -42,7 +42,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(path: Path, home: Path, *overrides: str) -> Outcome:
+def run(path: Path, home: Path, *overrides: str) -> RaceOutcome:
     recipe = recipes.load(path, overrides)
     check(recipe)
     return race(recipe, home, "run", engine=PlainEngine(), workers=HereWorkers(), listener=Silent())
@@ -54,11 +54,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def first(recipe: Path, home: Path) -> Outcome:
+def first(recipe: Path, home: Path) -> RaceOutcome:
     return run(recipe, home)
 
 
-def test_every_method_chooses_its_budget(first: Outcome) -> None:
+def test_every_method_chooses_its_budget(first: RaceOutcome) -> None:
     assert len(first.selections) == len(METHODS)
     assert {selection["rows"] for selection in first.selections} == {12}
 
@@ -73,14 +73,14 @@ def test_one_pass_gives_all_that_one_model_says_of_a_row(recipe: Path) -> None:
     )  # fmt: skip
 
 
-def test_a_second_run_measures_and_warms_up_nothing(first: Outcome, recipe: Path, home: Path) -> None:
+def test_a_second_run_measures_and_warms_up_nothing(first: RaceOutcome, recipe: Path, home: Path) -> None:
     second = run(recipe, home)
     assert [stage["name"] for stage in second.stages if stage["computed"]] == []
     assert second.selections == first.selections
 
 
 def test_likelihoods_alone_are_those_of_the_shared_pass(
-    first: Outcome, recipe: Path, home: Path, tmp_path: Path
+    first: RaceOutcome, recipe: Path, home: Path, tmp_path: Path
 ) -> None:
     run(recipe, tmp_path / "alone", "methods=[perplexity]")
     chosen = "SELECT sample_id, score FROM selected WHERE method = 'perplexity' ORDER BY rank"
@@ -90,7 +90,7 @@ def test_likelihoods_alone_are_those_of_the_shared_pass(
     assert [row["score"] for row in here] == pytest.approx([row["score"] for row in alone], abs=1e-4)
 
 
-def test_a_budget_in_tokens_is_spent_by_the_tokens_of_the_rows(first: Outcome, recipe: Path, home: Path) -> None:
+def test_a_budget_in_tokens_is_spent_by_the_tokens_of_the_rows(first: RaceOutcome, recipe: Path, home: Path) -> None:
     run(recipe, home, "methods=[rds_plus, length]", "budget_unit=tokens", "budgets=[900]")
     spent = query(
         home,
@@ -101,7 +101,7 @@ def test_a_budget_in_tokens_is_spent_by_the_tokens_of_the_rows(first: Outcome, r
     assert all(700 < row["tokens"] <= 900 for row in spent)
 
 
-def test_caps_hold_for_any_method(first: Outcome, recipe: Path, home: Path) -> None:
+def test_caps_hold_for_any_method(first: RaceOutcome, recipe: Path, home: Path) -> None:
     run(recipe, home, "methods=[length]", 'caps={"*": 0.25}', "budgets=[16]")
     most = query(
         home,

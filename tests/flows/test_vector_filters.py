@@ -14,7 +14,7 @@ from flows import recipes
 from flows.clean import asked
 from flows.engine import PlainEngine
 from flows.measure import Meter
-from flows.outcome import Outcome
+from flows.outcome import RaceOutcome
 from flows.race import check, race
 from flows.recipes import Clean
 from flows.run import Silent
@@ -53,7 +53,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "near.yaml"
 
 
-def run(path: Path, home: Path, *overrides: str) -> Outcome:
+def run(path: Path, home: Path, *overrides: str) -> RaceOutcome:
     given = recipes.load(path, overrides)
     check(given)
     return race(given, home, "run", engine=PlainEngine(), workers=HereWorkers(), listener=Silent())
@@ -75,18 +75,18 @@ def vectors(recipe: Path, home: Path, name: str, rows: Sequence[int] | None = No
     return np.asarray(unit_rows(np.asarray(values)).values)
 
 
-def measured(outcome: Outcome) -> dict[str, int]:
+def measured(outcome: RaceOutcome) -> dict[str, int]:
     """Rows of each measurement that the run logged."""
     return {str(s["name"]): int(str(s["rows_in"])) for s in outcome.stages if str(s["name"]).startswith("measure")}
 
 
 @pytest.fixture(scope="module")
-def duplicates(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def duplicates(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> RaceOutcome:
     home = tmp_path_factory.mktemp("duplicates") / "home"
     return run(recipe, home, "clean=[exact_duplicate, {name: semantic_duplicate, threshold: 0.97}]")
 
 
-def test_semantic_duplicates_are_dropped_for_an_earlier_row_that_stays(recipe: Path, duplicates: Outcome) -> None:
+def test_semantic_duplicates_are_dropped_for_an_earlier_row_that_stays(recipe: Path, duplicates: RaceOutcome) -> None:
     home = Path(duplicates.home)
     grid = vectors(recipe, home, "pool", range(50))
     similar = cosines(grid, grid)
@@ -108,7 +108,7 @@ def test_semantic_duplicates_are_dropped_for_an_earlier_row_that_stays(recipe: P
     assert overlap["rows_in"] == len(kept)
 
 
-def test_only_rows_that_are_there_are_measured(duplicates: Outcome) -> None:
+def test_only_rows_that_are_there_are_measured(duplicates: RaceOutcome) -> None:
     assert measured(duplicates) == {"measure representation of pool for semantic_duplicate": 50}
     assert ask(Path(duplicates.home), "SELECT count(*) AS n FROM signals") == [{"n": 50}]
 
@@ -127,13 +127,13 @@ def test_comparing_hidden_states_is_said(recipe: Path, tmp_path: Path) -> None:
     assert "`representation: {encoder: ...}`" in heard.said
 
 
-def test_a_second_run_computes_nothing(recipe: Path, duplicates: Outcome) -> None:
+def test_a_second_run_computes_nothing(recipe: Path, duplicates: RaceOutcome) -> None:
     again = run(recipe, Path(duplicates.home), "clean=[exact_duplicate, {name: semantic_duplicate, threshold: 0.97}]")
     assert [stage["name"] for stage in again.stages if stage["computed"]] == []
     assert again.selections == duplicates.selections
 
 
-def test_another_representation_runs_the_filter_again_and_no_other(recipe: Path, duplicates: Outcome) -> None:
+def test_another_representation_runs_the_filter_again_and_no_other(recipe: Path, duplicates: RaceOutcome) -> None:
     again = run(
         recipe,
         Path(duplicates.home),
@@ -145,7 +145,7 @@ def test_another_representation_runs_the_filter_again_and_no_other(recipe: Path,
     assert not computed & {"clean exact_duplicate", "near pool"}
 
 
-def test_the_signal_is_an_input_of_the_filter(duplicates: Outcome) -> None:
+def test_the_signal_is_an_input_of_the_filter(duplicates: RaceOutcome) -> None:
     home = Path(duplicates.home)
     key = next(stage["key"] for stage in duplicates.stages if stage["name"] == "clean semantic_duplicate")
     manifest = json.loads((home / "artifacts" / "clean" / str(key) / "manifest.json").read_text())
@@ -176,12 +176,12 @@ def expected_flags(recipe: Path, home: Path, threshold: float) -> list[dict[str,
 
 
 @pytest.fixture(scope="module")
-def contaminated(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+def contaminated(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> RaceOutcome:
     home = tmp_path_factory.mktemp("contaminated") / "home"
     return run(recipe, home, "clean=[{name: semantic_contamination, threshold: 0.9, listed: 3}]")
 
 
-def test_rows_near_a_target_or_test_row_are_flagged_and_stay(recipe: Path, contaminated: Outcome) -> None:
+def test_rows_near_a_target_or_test_row_are_flagged_and_stay(recipe: Path, contaminated: RaceOutcome) -> None:
     home = Path(contaminated.home)
     expected = expected_flags(recipe, home, 0.9)
     assert {flag["reason"] for flag in expected} == {"near_test", "near_target"}
@@ -198,7 +198,7 @@ def test_rows_near_a_target_or_test_row_are_flagged_and_stay(recipe: Path, conta
     }
 
 
-def test_the_nearest_are_listed_for_a_person(recipe: Path, contaminated: Outcome) -> None:
+def test_the_nearest_are_listed_for_a_person(recipe: Path, contaminated: RaceOutcome) -> None:
     home = Path(contaminated.home)
     listed = ask(home, 'SELECT set, rank, "row", other_row, value FROM neighbours ORDER BY set, rank')
     expected = []
@@ -214,7 +214,7 @@ def test_the_nearest_are_listed_for_a_person(recipe: Path, contaminated: Outcome
     assert ask(home, joined) == [{"n": 6}]
 
 
-def test_contaminated_rows_can_be_dropped(recipe: Path, contaminated: Outcome) -> None:
+def test_contaminated_rows_can_be_dropped(recipe: Path, contaminated: RaceOutcome) -> None:
     home = Path(contaminated.home)
     run(recipe, home, "clean=[{name: semantic_contamination, threshold: 0.9, action: drop}]")
     dropped = ask(home, "SELECT \"row\" FROM drops WHERE filter = 'semantic_contamination' ORDER BY ALL")

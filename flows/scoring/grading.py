@@ -14,7 +14,8 @@ from flows.recipes import Scorers
 from flows.run import Counts, Run
 from flows.sources import write_generations
 from flows.workers import Workers
-from models.dialogue import Accepted, Rejected, converse
+from models.converse import Collected, converse
+from models.dialogue import Accepted, Rejected
 from models.fingerprint import fetch, fingerprint
 from models.protocol import LanguageModel
 from models.tokens import load_tokenizer
@@ -77,8 +78,9 @@ def grade(run: Run, job: Graded, seeds: Artifact, voices: Voices, seed: int, wor
 
 
 def _graded(job: Graded, seeds: Path, voices: Voices, work: Work, seed: int, draft: Draft) -> Counts:
-    made: list[Accepted | Rejected] = []
-    converse([job(tuple(examples_of(seeds)), np.random.default_rng(seed))], _models(voices), emit=made.extend)
+    taken = Collected()
+    converse([job(tuple(examples_of(seeds)), np.random.default_rng(seed))], _models(voices), emit=taken)
+    made = taken.rows()
     accepted = [row for row in made if isinstance(row, Accepted)]
     rejected = [row for row in made if isinstance(row, Rejected)]
     if not accepted:

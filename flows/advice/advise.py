@@ -2,26 +2,23 @@
 
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
 from flows import race as racing
-from flows import recipes
-from flows.advice_outcome import AdviceOutcome
-from flows.advised import Pilot, told, told_file
-from flows.advising import Advising, asked_of, pilots_of, rehearsed, with_runs
+from flows.advice.advised import Pilot, told, told_file
+from flows.advice.advising import Advising, asked_of, pilots_of, rehearsed, with_runs
+from flows.advice.outcome import AdviceOutcome
+from flows.advice.pilots import Stock
 from flows.choose import check_clean
 from flows.engine import Engine
-from flows.pilots import Stock
 from flows.race import Race, meter_of
 from flows.recipes import Advise, Recipe
-from flows.run import Listener, Run, logged
+from flows.run import Listener, begun
 from flows.tune import trainer
 from flows.workers import Workers
 from selection.advisors import NEEDS, Needs, build
-from warehouse import catalogue
 from warehouse.errors import InputError
 
 
@@ -63,14 +60,8 @@ def advise(
     ui: str | None = None,
 ) -> AdviceOutcome:
     """Answer the part `advise` of `recipe` in `home`. An interrupted run keeps its finished pilots and goes on."""
-    run = Run.begin(
-        home, listener, recipe=recipe.name, command=command, recipe_text=recipes.dump(recipe), version=version("winnow")
-    )
-    catalogue.ensure(run.store.home)
-    with logged(run.log):
-        outcome = _stages(Race(recipe, run, engine, workers, meter_of(recipe)), ui)
-    run.log.end("done", report="")
-    return outcome
+    with begun(recipe, home, command, listener) as run:
+        return _stages(Race(recipe, run, engine, workers, meter_of(recipe)), ui)
 
 
 def _stages(race: Race, ui: str | None) -> AdviceOutcome:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
+from flows.advice.pilots import MIXTURE_FILE, Blend, Stock
 from flows.choose import SELECTED_FILE
-from flows.pilots import MIXTURE_FILE, Blend, Stock
 from flows.recipes import Advise
 from selection.advice import Advice
 from warehouse.records import Rows, canonical

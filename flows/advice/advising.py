@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from flows import sources
-from flows.advised import METRIC, Pilot, manifest, told, write_advice
+from flows.advice.advised import METRIC, Pilot, manifest, told, write_advice
+from flows.advice.pilots import Blend, Stock, mix, mixtures, ordered
 from flows.assess import assess
 from flows.choose import Question, check_clean
 from flows.measure import measure, read_whole
-from flows.pilots import Blend, Stock, mix, mixtures, ordered
 from flows.race import Race
 from flows.recipes import Advise, Pilots, Recipe
 from flows.run import Counts, Run

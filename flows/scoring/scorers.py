@@ -3,12 +3,10 @@
 The check is on seeds that were kept out of training: how often a scorer orders two texts of one seed as the judge did.
 """
 
-import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -20,14 +18,14 @@ from numpy.typing import NDArray
 
 from eval.statistics import bootstrap, share
 from flows import race as racing
-from flows import recipes, sources
+from flows import sources
 from flows.choose import CANDIDATES_FILE, Choice, Question, select
 from flows.engine import Engine
-from flows.grading import Voices, grade, local_voices
 from flows.race import Race, meter_of
 from flows.recipes import Named, Recipe, Scorers, Train
-from flows.run import Counts, Listener, Run
-from flows.scorer_outcome import ScorerOutcome
+from flows.run import Counts, Listener, Run, begun
+from flows.scoring.grading import Voices, grade, local_voices
+from flows.scoring.outcome import ScorerOutcome
 from flows.tune import WEIGHTS, train, trainer
 from flows.workers import Workers
 from models.fingerprint import fetch
@@ -36,7 +34,6 @@ from models.tokens import load_tokenizer
 from selection.limits import Limits
 from selection.random_rows import Random
 from synthesis.graded import Graded
-from warehouse import catalogue
 from warehouse.errors import InputError
 from warehouse.records import Floats, Rows
 from warehouse.store import Artifact, Draft, Work
@@ -113,24 +110,10 @@ def scorers(
 
     `voices` are the models in the roles "generator" and "judge"; by default local ones, as the recipe names them.
     """
-    run = Run.begin(
-        home, listener, recipe=recipe.name, command=command, recipe_text=recipes.dump(recipe), version=version("winnow")
-    )
-    catalogue.ensure(run.store.home)
-    try:
-        asked = asked_of(recipe)
-        drawn = seeding(recipe)
-        making = Making(Race(drawn, run, engine, workers, meter_of(drawn)), asked, voices or local_voices(asked))
-        outcome = making.outcome(ui)
-    except KeyboardInterrupt:
-        run.log.end("cancelled")
-        raise
-    except BaseException as error:
-        with contextlib.suppress(OSError):  # a full disk must not hide what went wrong
-            run.log.end("failed", error=f"{type(error).__name__}: {error}")
-        raise
-    run.log.end("done", report="")
-    return outcome
+    with begun(recipe, home, command, listener) as run:
+        asked, drawn = asked_of(recipe), seeding(recipe)
+        race = Race(drawn, run, engine, workers, meter_of(drawn))
+        return Making(race, asked, voices or local_voices(asked)).outcome(ui)
 
 
 @dataclass(frozen=True, slots=True)

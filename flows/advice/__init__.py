@@ -1,0 +1,1 @@
+"""`winnow advise`: which mixture of sources to train on."""

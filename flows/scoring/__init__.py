@@ -1,0 +1,1 @@
+"""`winnow scorers`: the two scorers that `deita` reads, made here."""
