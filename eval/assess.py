@@ -11,7 +11,7 @@ from eval.metrics import Metric, metric, metrics_of
 from eval.protocol import Task
 from eval.statistics import bootstrap, share
 from eval.tasks import ROLE
-from models.dialogue import converse
+from models.converse import converse
 from models.protocol import LanguageModel
 from warehouse.errors import InputError
 from warehouse.records import Estimate, EvalReport

@@ -31,7 +31,8 @@ class Draft:
     rng: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rng = np.random.default_rng(self.prompt.seed)
+        seed, number = self.prompt.seed, self.prompt.draw
+        self.rng = np.random.default_rng([seed, number] if number else seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def write(network: Any, vocabulary: Vocabulary, drafts: Sequence[Draft]) -> None
     with torch.inference_mode():
         context = _Context(network, *(part.to(network.device) for part in pad([row.ids for row in rows], left=True)))
         while rows:
-            tokens, logprobs = draw(context.logits(), *_settings(rows, network.device))
+            tokens, logprobs = draw(_penalised(context.logits(), rows), *_settings(rows, network.device))
             for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
                 _append(row, token, logprob, vocabulary)
             stay = [k for k, row in enumerate(rows) if row.reason is None]
@@ -91,6 +92,15 @@ def _sample(logits: torch.Tensor, top_p: torch.Tensor, uniform: torch.Tensor) ->
     place = torch.searchsorted(reached, (uniform * reached[:, -1])[:, None], right=True)
     place = place.minimum((chances > 0).sum(-1, keepdim=True) - 1)  # `uniform` may round to 1
     return order.gather(-1, place)[:, 0]
+
+
+def _penalised(logits: torch.Tensor, rows: Sequence[Draft]) -> torch.Tensor:
+    """`logits` (n, vocabulary) less each row's presence penalty at the tokens that its reply has already."""
+    for place, row in enumerate(rows):
+        if row.prompt.presence_penalty and row.tokens:
+            written = torch.tensor(sorted(set(row.tokens)), device=logits.device)
+            logits[place, written] -= row.prompt.presence_penalty
+    return logits
 
 
 def _settings(rows: Sequence[Draft], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,9 +1,10 @@
 """What every language model answers to: complete prompts, and measure rows in one forward pass."""
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,9 @@ class Prompt:
     """A conversation that ends before the reply, and how the reply is drawn.
 
     `temperature` 0 is greedy. `seed` fixes the draw of this prompt alone, whatever it is batched with. A reply ends at
-    the model's end token, at the first of `stop` (not part of the text), or after `max_tokens`.
+    the model's end token, at the first of `stop` (not part of the text), or after `max_tokens`. `draw` tells apart
+    independent draws of one prompt. `presence_penalty` is taken off the logits of tokens that the reply has already.
+    `schema` is a JSON schema, as canonical JSON, that the reply is asked to meet; whether it does, the caller checks.
     """
 
     messages: Messages
@@ -27,6 +30,9 @@ class Prompt:
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int = 0
+    draw: int = 0
+    presence_penalty: float = 0.0
+    schema: str | None = None
 
     def __post_init__(self) -> None:
         if not self.messages:
@@ -46,11 +52,17 @@ class Usage:
     completion_tokens: int
 
 
+Failure: TypeAlias = Literal["", "too_long", "bad_request", "unreachable", "over_budget", "filtered", "empty"]
+UNANSWERED: frozenset[Failure] = frozenset({"too_long", "bad_request", "unreachable", "over_budget"})
+"""Failures that left no reply: the same prompt is sent again when it is asked again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One reply. `finish_reason` is "stop" or "length"; `logprobs` holds one natural logarithm per completion token.
+    """One reply. `finish_reason` is "stop", "length" or "error"; `logprobs` holds a natural logarithm per token of it.
 
-    `truncated` says that the prompt did not fit the model's context and lost its beginning.
+    `truncated` says that the prompt did not fit the model's context and lost its beginning. `failure` says why there is
+    no text to use, `detail` what the endpoint said; `key` finds the reply in the response store, where there is one.
     """
 
     text: str
@@ -58,6 +70,9 @@ class Completion:
     usage: Usage
     logprobs: tuple[float, ...] = ()
     truncated: bool = False
+    failure: Failure = ""
+    detail: str = ""
+    key: str = ""
 
 
 class Want(Enum):
@@ -100,6 +115,13 @@ class LanguageModel(Protocol):
 
     def measure(self, rows: Sequence[Messages], wants: frozenset[Want], choices: Sequence[int] = ()) -> Measures:
         """One forward pass for all that is wanted. `choices` are the token ids of CHOICE_LOGITS."""
+
+
+@runtime_checkable
+class Submits(Protocol):
+    """A language model that takes prompts one by one and answers each when it is ready: an endpoint."""
+
+    def submit(self, prompt: Prompt) -> "Future[Completion]": ...
 
 
 class Encoder(Protocol):

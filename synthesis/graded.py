@@ -6,12 +6,11 @@ Graded one by one nearly all texts get the same score; graded in one prompt, nex
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import starmap
 from typing import Literal, get_args
 
 import numpy as np
 
-from models.dialogue import Accepted, Complete, Dialogue, Emit, Rejected, together
+from models.dialogue import Accepted, Complete, Dialogue, Emit, Rejected, each
 from models.protocol import Completion, Prompt
 from models.scorer import GRADES, Grade, Turn, prompt, turns_of
 from synthesis.protocol import Seeds
@@ -160,7 +159,7 @@ class Graded:
         return digest(canonical([telling.evolve, dict(telling.operations), telling.rank]))
 
     def __call__(self, seeds: Seeds, rng: np.random.Generator) -> Dialogue[None]:
-        yield from together(starmap(self._seed, zip(seeds, rng.spawn(len(seeds)), strict=True)))
+        yield from each(zip(seeds, rng.spawn(len(seeds)), strict=True), lambda pair: self._seed(*pair))
 
     def _seed(self, seed: Example, rng: Rng) -> Dialogue[None]:
         turn = next(iter(turns_of(seed.messages)), ("", ""))

@@ -1,6 +1,8 @@
 """Many dialogues in rounds: who is asked what, when, and in which order the answers come back."""
 
+import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from hypothesis import strategies as st
 from model_rows import ROWS, said
 
 from models.canned import CannedEncoder, CannedModel
-from models.dialogue import Accepted, Complete, Dialogue, Embed, Emit, Rejected, Score, converse, each
+from models.converse import Collected, converse
+from models.dialogue import Accepted, Complete, Dialogue, Embed, Emit, Rejected, Score, each
 from models.protocol import Completion, Prompt
 from warehouse.errors import InputError
 from warehouse.records import Example
@@ -78,7 +81,7 @@ def test_each_kind_of_request_gets_its_kind_of_reply() -> None:
         return (yield [Score("judge", ROWS[0]), ask("hello"), Emit(()), Embed("space", "text"), ask("again", "judge")])
 
     judge, encoder = CannedModel({"again": "yes"}), CannedEncoder()
-    [replies] = converse([all_kinds()], {"generator": Echo(), "judge": judge}, {"space": encoder}, lambda rows: None)
+    [replies] = converse([all_kinds()], {"generator": Echo(), "judge": judge}, {"space": encoder}, Collected())
     scores, hello, nothing, vector, again = replies
     assert len(scores) == 4 + 1 + 1 + 1
     assert (hello.text, nothing, again.text) == ("hello", None, "yes")
@@ -86,15 +89,15 @@ def test_each_kind_of_request_gets_its_kind_of_reply() -> None:
 
 
 def test_rows_are_handed_out_before_the_models_of_their_round_are_called() -> None:
-    kept: list[Accepted | Rejected] = []
+    kept = Collected()
     row = Accepted(Example(said("q", "a"), "test"))
 
     def crashing() -> Dialogue[None]:
         yield [ask("unknown"), Emit((row, Rejected("too short")))]
 
     with pytest.raises(InputError, match="no canned reply"):
-        converse([crashing()], {"generator": CannedModel({"known": ""})}, emit=kept.extend)
-    assert kept == [row, Rejected("too short")]
+        converse([crashing()], {"generator": CannedModel({"known": ""})}, emit=kept)
+    assert kept.rows() == [row, Rejected("too short")]
 
 
 def test_a_missing_role_lists_the_roles_given() -> None:
@@ -104,7 +107,7 @@ def test_a_missing_role_lists_the_roles_given() -> None:
         converse([iter_once(Embed("space", "x"))], {})
 
 
-def iter_once(request: Embed | Emit) -> Dialogue[None]:
+def iter_once(request: Embed | Emit | Complete) -> Dialogue[None]:
     yield [request]
 
 
@@ -150,3 +153,88 @@ def test_each_gives_results_in_order_and_nothing_for_nothing() -> None:
     assert converse([each([3, 0, 1], count_down)], {"generator": model}) == [[expected(3), [], expected(1)]]
     assert converse([each([], count_down)], {}) == [[]]
     assert converse([], {}) == []
+
+
+class Outside(CannedModel):
+    """Answers each prompt on a thread of its own, after as many milliseconds as the prompt says."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda prompt: prompt.messages[-1].content)
+        self.threads = ThreadPoolExecutor(16)
+
+    def submit(self, prompt: Prompt) -> Future[Completion]:
+        return self.threads.submit(self._late, prompt)
+
+    def _late(self, prompt: Prompt) -> Completion:
+        time.sleep(int(prompt.messages[-1].content) / 1000)
+        return self.complete([prompt])[0]
+
+
+def telling(waits: Sequence[int]) -> Dialogue[int]:
+    """Asks for each wait in turn, then hands its row out and asks about it as a group of its own."""
+    for wait in waits:
+        [reply] = yield [ask(str(wait))]
+        yield [Emit((Rejected(reply.text),))]
+    inner = yield from each(waits, alone)
+    yield [Emit((Rejected(f"sum {sum(inner)}"),))]
+    return sum(inner)
+
+
+def alone(wait: int) -> Dialogue[int]:
+    [reply] = yield [ask(str(wait))]
+    yield [Emit((Rejected(f"inner {reply.text}"),))]
+    return int(reply.text)
+
+
+WAITS = [[30, 0, 1], [0, 0, 0], [], [5, 20, 0], [1, 2, 3]]
+
+
+@pytest.mark.parametrize("wave", [1, 2, 100])
+def test_rows_and_results_are_in_order_however_the_answers_come_in(wave: int) -> None:
+    answers = []
+    for model in (Outside(), Echo()):
+        taken = Collected()
+        results = converse(map(telling, WAITS), {"generator": model}, emit=taken, wave=wave)
+        answers.append((results, [row.reason for row in taken.rows()]))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == [sum(waits) for waits in WAITS]
+    expected = [
+        reason
+        for waits in WAITS
+        for reason in [*map(str, waits), *(f"inner {wait}" for wait in waits), f"sum {sum(waits)}"]
+    ]
+    assert answers[0][1] == expected
+
+
+def test_no_dialogue_waits_for_a_slow_neighbour() -> None:
+    heard: list[str] = []
+
+    def in_turn(name: str, waits: Sequence[int]) -> Dialogue[None]:
+        for wait in waits:
+            yield [ask(str(wait))]
+            heard.append(name)
+
+    converse([in_turn("slow", [400]), in_turn("quick", [1, 1, 1])], {"generator": Outside()})
+    assert heard == ["quick", "quick", "quick", "slow"]
+
+
+def test_an_error_from_outside_ends_the_conversation() -> None:
+    closed: list[str] = []
+
+    def careful() -> Dialogue[None]:
+        try:
+            yield [ask("300")]
+        finally:
+            closed.append("careful")
+
+    with pytest.raises(ValueError, match="invalid literal"):
+        converse([careful(), iter_once(ask("no number"))], {"generator": Outside()})
+    assert closed == ["careful"]
+
+
+def test_many_dialogues_that_ask_nothing_cost_no_stack() -> None:
+    def silent(i: int) -> Dialogue[int]:
+        return i
+        yield []
+
+    assert sum(converse([each(range(20_000), silent, wave=3)], {})[0]) == sum(range(20_000))

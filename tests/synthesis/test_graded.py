@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.canned import CannedModel
-from models.dialogue import Accepted, Complete, Emit, Rejected, converse
+from models.converse import Collected, converse
+from models.dialogue import Accepted, Rejected
 from models.protocol import Completion, Prompt, Usage
 from models.scorer import COMPLEXITY, QUALITY
 from synthesis.graded import MARKS, REASONS, TELLINGS, Fault, Graded, read_scores
@@ -28,11 +29,11 @@ def seeds(n: int) -> list[Example]:
 def made(
     job: Graded, given_seeds: list[Example], seed: int = 0, generator: Any = None, judge: Any = None
 ) -> list[Accepted | Rejected]:
-    rows: list[Accepted | Rejected] = []
+    taken = Collected()
     models = {"generator": CannedModel(generator or longer), "judge": CannedModel(judge or by_length)}
     rng = np.random.default_rng(seed)
-    converse([job(given_seeds, rng)], models, emit=rows.extend)
-    return rows
+    converse([job(given_seeds, rng)], models, emit=taken)
+    return taken.rows()
 
 
 def reasons(rows: list[Accepted | Rejected]) -> Counter[str]:
@@ -62,7 +63,11 @@ def test_a_seed_gives_a_row_for_each_variant(grade: Any) -> None:
 
 def test_the_models_are_asked_what_they_should_be() -> None:
     makers, judges = generator(), judge()
-    converse([Graded("quality")(seeds(1), np.random.default_rng(0))], {"generator": makers, "judge": judges}, emit=len)
+    converse(
+        [Graded("quality")(seeds(1), np.random.default_rng(0))],
+        {"generator": makers, "judge": judges},
+        emit=Collected(),
+    )
     assert [text_in(prompt) for prompt in makers.prompts] == ["1, 0" + " more" * k for k in range(5)]
     [asked] = judges.prompts
     assert sorted(listed_in(asked)) == ["1, 0" + " more" * k for k in range(6)]
@@ -77,7 +82,7 @@ def test_the_judge_does_not_see_the_order_of_the_steps() -> None:
     converse(
         [Graded("complexity")(seeds(20), np.random.default_rng(0))],
         {"generator": generator(), "judge": judges},
-        emit=len,
+        emit=Collected(),
     )
     firsts = Counter(min(range(6), key=lambda i: len(listed_in(p)[i])) for p in judges.prompts)
     assert len(firsts) > 3  # the seed's own text stands in many places
@@ -93,9 +98,26 @@ def test_a_seed_s_rows_do_not_depend_on_those_after_it() -> None:
     assert made(Graded("quality"), seeds(9))[: 2 * 6] == made(Graded("quality"), seeds(2))
 
 
+class Batches(CannedModel):
+    """Keeps how many prompts it was asked at once."""
+
+    def __init__(self, replies: Callable[[Prompt], str]) -> None:
+        super().__init__(replies)
+        self.sizes: list[int] = []
+
+    def complete(self, prompts: Any) -> list[Completion]:
+        self.sizes.append(len(prompts))
+        return super().complete(prompts)
+
+
 def test_dialogues_advance_together() -> None:
-    job = Graded("complexity", steps=1)(seeds(4), np.random.default_rng(0))
-    assert [type(request) for request in next(job)] == [Complete] * 4
+    model = Batches(longer)
+    converse(
+        [Graded("complexity", steps=1)(seeds(4), np.random.default_rng(0))],
+        {"generator": model, "judge": judge()},
+        emit=Collected(),
+    )
+    assert model.sizes == [4]
 
 
 @pytest.mark.parametrize(
@@ -182,10 +204,10 @@ def test_what_a_model_did_not_see_whole_is_not_used() -> None:
         ("generator", {"prompt_too_long": 5, "nothing_to_rank": 1}),
         ("judge", {"judge_prompt_too_long": 6}),
     ):
-        rows: list[Accepted | Rejected] = []
+        taken = Collected()
         models = {"generator": generator(), "judge": judge()} | {role: Cut({})}
-        converse([Graded("complexity")(seeds(1), np.random.default_rng(0))], models, emit=rows.extend)
-        assert reasons(rows) == expected
+        converse([Graded("complexity")(seeds(1), np.random.default_rng(0))], models, emit=taken)
+        assert reasons(taken.rows()) == expected
 
 
 def test_a_seed_without_what_is_graded_is_rejected() -> None:
@@ -216,12 +238,12 @@ def test_every_seed_gives_as_many_rows_as_it_has_steps_and_itself(
 
 
 def test_a_crash_keeps_what_was_emitted() -> None:
-    job = Graded("complexity", steps=1)(seeds(1), np.random.default_rng(0))
-    next(job)
-    for text in ("longer", "[1] Score: 1\n[2] Score: 2"):
-        asked = job.send([Completion(text, "stop", Usage(1, 1))])
-    assert isinstance(asked[0], Emit)
-    assert len(asked[0].rows) == 2
+    taken = Collected()
+    unasked = Example((Message("assistant", "Sorted."),), "s", {})
+    job = Graded("complexity", steps=1)([unasked, *seeds(1)], np.random.default_rng(0))
+    with pytest.raises(InputError, match="no canned reply"):
+        converse([job], {"generator": CannedModel({}), "judge": judge()}, emit=taken)
+    assert reasons(taken.rows()) == {"no_instruction": 2}
 
 
 def test_wrong_parameters_are_named() -> None:

@@ -1,0 +1,227 @@
+"""Advancing dialogues: who is asked what and when, and where the answers go.
+
+A model that answers one prompt at a time (`Submits`: an endpoint) is asked as soon as a dialogue asks, so no dialogue
+waits for the slowest of its neighbours. Any other model is asked in batches: once all dialogues wait, in one call per
+role and kind of request.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any, TypeAlias, TypeVar
+
+from models.dialogue import WAVE, Accepted, Complete, Dialogue, Embed, Emit, Many, Rejected, Reply, Request, Score
+from models.protocol import Completion, Encoder, LanguageModel, Submits, Want
+from warehouse.errors import InputError
+
+T = TypeVar("T")
+Result = TypeVar("Result")
+Place: TypeAlias = tuple[int, ...]
+Take: TypeAlias = Callable[[Place, Sequence[Accepted | Rejected]], None]
+
+
+def converse(
+    dialogues: Iterable[Dialogue[Result]],
+    models: Mapping[str, LanguageModel],
+    encoders: Mapping[str, Encoder] | None = None,
+    emit: Take | None = None,
+    wave: int = WAVE,
+) -> list[Result]:
+    """Advance many dialogues together and return their results in order.
+
+    At most `wave` dialogues live at once, and a new one starts where one has ended. `emit` takes finished rows as soon
+    as they are handed out, with their place: places are in the order of the dialogues and of their rows, however the
+    answers came in. Raises `InputError` for a role that no model was given for; an error inside a dialogue carries a
+    note with that dialogue's number.
+    """
+    conversation = _Conversation(models, encoders or {}, emit)
+    found: list[list[Result]] = []
+    try:
+        conversation.run(_Group((), enumerate(dialogues), wave, found.append))
+    finally:
+        conversation.close()
+    return found[0]
+
+
+class Collected:
+    """Takes what dialogues hand out and gives it back in the order of its places."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[Place, Sequence[Accepted | Rejected]]] = []
+
+    def __call__(self, place: Place, rows: Sequence[Accepted | Rejected]) -> None:
+        self._parts.append((place, rows))
+
+    def __len__(self) -> int:
+        return sum(len(rows) for _, rows in self._parts)
+
+    def rows(self) -> list[Accepted | Rejected]:
+        return [row for _, rows in sorted(self._parts, key=lambda part: part[0]) for row in rows]
+
+
+@dataclass(slots=True)
+class _Group:
+    """Dialogues that live beside each other; `answer` takes their results, in order, when the last has ended."""
+
+    place: Place
+    waiting: Iterator[tuple[int, Dialogue[Any]]]
+    wave: int
+    answer: Callable[[list[Any]], None]
+    alive: int = 0
+    results: dict[int, Any] = field(default_factory=dict)
+    answered: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Living:
+    """A dialogue that waits for `missing` of its `replies`; `given` counts the rows and groups it handed out."""
+
+    group: _Group
+    number: int
+    dialogue: Dialogue[Any]
+    replies: list[Reply] | None = None
+    missing: int = 0
+    given: int = 0
+
+    @property
+    def place(self) -> Place:
+        return (*self.group.place, self.number)
+
+    def next_place(self) -> Place:
+        self.given += 1
+        return (*self.place, self.given)
+
+
+Slot: TypeAlias = tuple[_Living, int]
+
+
+class _Conversation:
+    """All that is alive: `ready` has its replies, `batches` waits to be asked for, `outside` is asked already."""
+
+    def __init__(self, models: Mapping[str, LanguageModel], encoders: Mapping[str, Encoder], emit: Take | None) -> None:
+        self.models, self.encoders, self.emit = models, encoders, emit
+        self.living: dict[_Living, None] = {}
+        self.ready: deque[_Living] = deque()
+        self.roomy: deque[_Group] = deque()
+        self.batches: dict[tuple[type, str], list[tuple[Slot, Request]]] = {}
+        self.outside: dict[Future[Completion], Slot] = {}
+        self.done: SimpleQueue[Future[Completion]] = SimpleQueue()
+
+    def run(self, group: _Group) -> None:
+        self.roomy.append(group)
+        while self.ready or self.roomy or self.batches or self.outside:
+            if self.ready:
+                self._advance(self.ready.popleft())
+            elif self.roomy:
+                self._start(self.roomy.popleft())
+            elif self.batches:
+                self._ask()
+            else:
+                self._receive()
+
+    def close(self) -> None:
+        for future in self.outside:
+            future.cancel()
+        for one in reversed(self.living):
+            one.dialogue.close()
+
+    def _start(self, group: _Group) -> None:
+        while group.alive < group.wave and (following := next(group.waiting, None)) is not None:
+            one = _Living(group, *following)
+            group.alive += 1
+            self.living[one] = None
+            self._advance(one)
+        if not group.alive and not group.answered:
+            group.answered = True
+            group.answer([group.results[number] for number in range(len(group.results))])
+
+    def _advance(self, one: _Living) -> None:
+        """Send `one` its replies (None starts it) and take its next requests, or its result."""
+        try:
+            requests = next(one.dialogue) if one.replies is None else one.dialogue.send(one.replies)
+        except StopIteration as end:
+            self._end(one, end.value)
+            return
+        except BaseException as error:
+            del self.living[one]
+            error.add_note(f"in dialogue {'.'.join(map(str, one.place))}")
+            raise
+        one.replies, one.missing = [None] * len(requests), len(requests)
+        for request in requests:  # rows first: what is finished is kept whatever comes of the rest
+            if isinstance(request, Emit):
+                self._hand_out(one, request)
+        for number, request in enumerate(requests):
+            self._take((one, number), request)
+        if not one.missing:
+            self.ready.append(one)
+
+    def _end(self, one: _Living, result: object) -> None:
+        del self.living[one]
+        one.group.results[one.number] = result
+        one.group.alive -= 1
+        self.roomy.append(one.group)
+
+    def _hand_out(self, one: _Living, request: Emit) -> None:
+        if self.emit is None:
+            raise ValueError("a dialogue emits rows, but nothing was given that takes them (emit=...)")
+        self.emit(one.next_place(), request.rows)
+
+    def _take(self, slot: Slot, request: Request) -> None:
+        if isinstance(request, Emit):
+            slot[0].missing -= 1
+        elif isinstance(request, Many):
+            waiting = enumerate(request.dialogues)
+            group = _Group(slot[0].next_place(), waiting, request.wave, lambda results: self._reply(slot, results))
+            self.roomy.append(group)
+        elif isinstance(request, Complete) and isinstance(model := self.models.get(request.role), Submits):
+            future = model.submit(request.prompt)
+            self.outside[future] = slot
+            future.add_done_callback(self.done.put)
+        else:
+            self.batches.setdefault((type(request), request.role), []).append((slot, request))
+
+    def _reply(self, slot: Slot, reply: Reply) -> None:
+        one, number = slot
+        assert one.replies is not None  # it asked
+        one.replies[number] = reply
+        one.missing -= 1
+        if not one.missing:
+            self.ready.append(one)
+
+    def _ask(self) -> None:
+        asked, self.batches = self.batches, {}
+        for (_, role), batch in asked.items():
+            replies = _answers(role, [request for _, request in batch], self.models, self.encoders)
+            for (slot, _), reply in zip(batch, replies, strict=True):
+                self._reply(slot, reply)
+
+    def _receive(self) -> None:
+        """Wait for an answer from outside, and take all that have come."""
+        future = self.done.get()
+        while True:
+            self._reply(self.outside.pop(future), future.result())
+            if self.done.empty():
+                return
+            future = self.done.get()
+
+
+def _answers(
+    role: str, requests: Sequence[Request], models: Mapping[str, LanguageModel], encoders: Mapping[str, Encoder]
+) -> Sequence[Reply]:
+    """The replies to requests of one kind to one role."""
+    if texts := [request.text for request in requests if isinstance(request, Embed)]:
+        return list(_in_role(role, encoders, "encoder").embed(texts))
+    model = _in_role(role, models, "model")
+    if prompts := [request.prompt for request in requests if isinstance(request, Complete)]:
+        return model.complete(prompts)
+    rows = [request.messages for request in requests if isinstance(request, Score)]
+    return model.measure(rows, frozenset({Want.RESPONSE_LOGPROBS})).response_logprobs or []
+
+
+def _in_role(role: str, given: Mapping[str, T], kind: str) -> T:
+    if role not in given:
+        known = ", ".join(sorted(given)) or "none"
+        raise InputError(f"a dialogue asks the {kind} in role {role!r}, but none was given; given roles: {known}")
+    return given[role]
