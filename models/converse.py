@@ -12,8 +12,21 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
-from models.dialogue import WAVE, Accepted, Complete, Dialogue, Embed, Emit, Many, Rejected, Reply, Request, Score
-from models.protocol import Completion, Encoder, LanguageModel, Submits, Want
+from models.dialogue import (
+    WAVE,
+    Accepted,
+    Complete,
+    Dialogue,
+    Embed,
+    Emit,
+    Many,
+    Rejected,
+    Reply,
+    Request,
+    Score,
+    Verify,
+)
+from models.protocol import Completion, Encoder, LanguageModel, Submits, Verifier, Want
 from warehouse.errors import InputError
 
 T = TypeVar("T")
@@ -28,6 +41,7 @@ def converse(
     encoders: Mapping[str, Encoder] | None = None,
     emit: Take | None = None,
     wave: int = WAVE,
+    verifiers: Mapping[str, Verifier] | None = None,
 ) -> list[Result]:
     """Advance many dialogues together and return their results in order.
 
@@ -36,7 +50,7 @@ def converse(
     answers came in. Raises `InputError` for a role that no model was given for; an error inside a dialogue carries a
     note with that dialogue's number.
     """
-    conversation = _Conversation(models, encoders or {}, emit)
+    conversation = _Conversation(models, encoders or {}, verifiers or {}, emit)
     found: list[list[Result]] = []
     try:
         conversation.run(_Group((), enumerate(dialogues), wave, found.append))
@@ -100,8 +114,14 @@ Slot: TypeAlias = tuple[_Living, int]
 class _Conversation:
     """All that is alive: `ready` has its replies, `batches` waits to be asked for, `outside` is asked already."""
 
-    def __init__(self, models: Mapping[str, LanguageModel], encoders: Mapping[str, Encoder], emit: Take | None) -> None:
-        self.models, self.encoders, self.emit = models, encoders, emit
+    def __init__(
+        self,
+        models: Mapping[str, LanguageModel],
+        encoders: Mapping[str, Encoder],
+        verifiers: Mapping[str, Verifier],
+        emit: Take | None,
+    ) -> None:
+        self.models, self.encoders, self.verifiers, self.emit = models, encoders, verifiers, emit
         self.living: dict[_Living, None] = {}
         self.ready: deque[_Living] = deque()
         self.roomy: deque[_Group] = deque()
@@ -193,9 +213,21 @@ class _Conversation:
     def _ask(self) -> None:
         asked, self.batches = self.batches, {}
         for (_, role), batch in asked.items():
-            replies = _answers(role, [request for _, request in batch], self.models, self.encoders)
+            replies = self._answers(role, [request for _, request in batch])
             for (slot, _), reply in zip(batch, replies, strict=True):
                 self._reply(slot, reply)
+
+    def _answers(self, role: str, requests: Sequence[Request]) -> Sequence[Reply]:
+        """The replies to requests of one kind to one role."""
+        if texts := [request.text for request in requests if isinstance(request, Embed)]:
+            return list(_in_role(role, self.encoders, "encoder").embed(texts))
+        if checks := [(request.reply, request.item) for request in requests if isinstance(request, Verify)]:
+            return _in_role(role, self.verifiers, "verifier").verify(checks)
+        model = _in_role(role, self.models, "model")
+        if prompts := [request.prompt for request in requests if isinstance(request, Complete)]:
+            return model.complete(prompts)
+        rows = [request.messages for request in requests if isinstance(request, Score)]
+        return model.measure(rows, frozenset({Want.RESPONSE_LOGPROBS})).response_logprobs or []
 
     def _receive(self) -> None:
         """Wait for an answer from outside, and take all that have come."""
@@ -205,19 +237,6 @@ class _Conversation:
             if self.done.empty():
                 return
             future = self.done.get()
-
-
-def _answers(
-    role: str, requests: Sequence[Request], models: Mapping[str, LanguageModel], encoders: Mapping[str, Encoder]
-) -> Sequence[Reply]:
-    """The replies to requests of one kind to one role."""
-    if texts := [request.text for request in requests if isinstance(request, Embed)]:
-        return list(_in_role(role, encoders, "encoder").embed(texts))
-    model = _in_role(role, models, "model")
-    if prompts := [request.prompt for request in requests if isinstance(request, Complete)]:
-        return model.complete(prompts)
-    rows = [request.messages for request in requests if isinstance(request, Score)]
-    return model.measure(rows, frozenset({Want.RESPONSE_LOGPROBS})).response_logprobs or []
 
 
 def _in_role(role: str, given: Mapping[str, T], kind: str) -> T:

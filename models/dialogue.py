@@ -41,6 +41,15 @@ class Embed:
 
 
 @dataclass(frozen=True, slots=True)
+class Verify:
+    """Ask whether `reply` answers `item`, which holds the reference; answered by a `Verdict`."""
+
+    role: str
+    reply: str
+    item: Example
+
+
+@dataclass(frozen=True, slots=True)
 class Accepted:
     """A finished row."""
 
@@ -71,8 +80,8 @@ class Many:
     wave: int = WAVE
 
 
-Request: TypeAlias = Complete | Score | Embed | Emit | Many
-Reply: TypeAlias = Any  # Completion, (d,) or (tokens,) float32 array, list of results or None: as the request says
+Request: TypeAlias = Complete | Score | Embed | Verify | Emit | Many
+Reply: TypeAlias = Any  # as the request says: Completion, float32 array, Verdict, list of results, None
 Dialogue: TypeAlias = Generator[list[Request], list[Reply], Result]
 
 

@@ -9,7 +9,7 @@ from typing import Literal, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from warehouse.records import Messages
+from warehouse.records import Example, Messages
 
 Vectors = NDArray[np.float32]
 
@@ -122,6 +122,27 @@ class Submits(Protocol):
     """A language model that takes prompts one by one and answers each when it is ready: an endpoint."""
 
     def submit(self, prompt: Prompt) -> "Future[Completion]": ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a reply is right, what was taken for its answer, and a reason from the verifier's closed list if not."""
+
+    right: bool
+    answer: str = ""
+    reason: str = ""
+    detail: str = ""
+
+
+class Verifier(Protocol):
+    """Tells right replies from wrong ones without a model."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with whatever changes a verdict: name, version, parameters."""
+
+    def verify(self, asked: Sequence[tuple[str, Example]]) -> Sequence[Verdict]:
+        """A verdict on each reply to an item; a reply that cannot be judged in time is not right, with a reason."""
 
 
 class Encoder(Protocol):

@@ -7,6 +7,7 @@ so that errors propagate. Every row says which noise it has, so whether a select
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from models.dialogue import Dialogue
 from synthesis.draft import Draft, touched_label
 from synthesis.machine import OPS, PAIR_OPS, Expression, Machine, Slip, Step, Value, replay
 from synthesis.noise import DynamicNoise, StaticNoise, check_probabilities
-from synthesis.protocol import Seeds
+from synthesis.protocol import Needs, Seeds
 from synthesis.rows import check_split, emit_all, example, stream
 from synthesis.skill import Rng, Split, between, pick, split_of
 from warehouse.errors import InputError
@@ -208,6 +209,10 @@ def derive(problem: str, log: Sequence[Mapping[str, int]] = ()) -> str:
 class Tint:
     """Traced questions only. `static` and `dynamic` are the shares of rows that each noise touches; only the pool split
     has noise."""
+
+    needs: ClassVar[Needs] = Needs()
+    reasons: ClassVar[frozenset[str]] = frozenset()
+    told: ClassVar[str] = ""
 
     rows: int = 1000
     split: Split = "pool"

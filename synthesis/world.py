@@ -6,6 +6,7 @@ rows" is a test and not an opinion. Target, validation and test problems never o
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from models.dialogue import Dialogue
 from synthesis.chatter import CLOSINGS, MIDDLES, OPENINGS
 from synthesis.draft import Draft, Family, Short
 from synthesis.noise import DynamicNoise, StaticNoise, check_probabilities
-from synthesis.protocol import Seeds
+from synthesis.protocol import Needs, Seeds
 from synthesis.rows import check_split, emit_all, example, stream
 from synthesis.skill import Rng, Split, pick
 from synthesis.skills import SKILLS
@@ -45,6 +46,10 @@ class World:
 
     The target, validation and test splits are always clean, of the source `clean`, and never hold a problem twice.
     """
+
+    needs: ClassVar[Needs] = Needs()
+    reasons: ClassVar[frozenset[str]] = frozenset()
+    told: ClassVar[str] = ""
 
     rows: int = 16_000
     split: Split = "pool"
