@@ -90,7 +90,7 @@ def synthesize(run: Run, name: str, synthesizer: str, params: dict[str, object],
         rows: list[Accepted] = []
         dropped: dict[str, int] = {}
 
-        def emit(_: Place, made: Sequence[Accepted | Rejected]) -> None:
+        def emit(_: Place, made: Sequence[Accepted | Rejected], __: Sequence[str]) -> None:
             for row in made:
                 if isinstance(row, Accepted):
                     rows.append(row)

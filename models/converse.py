@@ -32,7 +32,7 @@ from warehouse.errors import InputError
 T = TypeVar("T")
 Result = TypeVar("Result")
 Place: TypeAlias = tuple[int, ...]
-Take: TypeAlias = Callable[[Place, Sequence[Accepted | Rejected]], None]
+Take: TypeAlias = Callable[[Place, Sequence[Accepted | Rejected], Sequence[str]], None]
 
 
 def converse(
@@ -46,8 +46,8 @@ def converse(
     """Advance many dialogues together and return their results in order.
 
     At most `wave` dialogues live at once, and a new one starts where one has ended. `emit` takes finished rows as soon
-    as they are handed out, with their place: places are in the order of the dialogues and of their rows, however the
-    answers came in. Raises `InputError` for a role that no model was given for; an error inside a dialogue carries a
+    as they are handed out, with their place and the keys of the replies that their dialogue heard since it last handed
+    rows out. Places are in the order of the dialogues and of their rows, however the answers came in. Raises `InputError` for a role that no model was given for; an error inside a dialogue carries a
     note with that dialogue's number.
     """
     conversation = _Conversation(models, encoders or {}, verifiers or {}, emit)
@@ -63,16 +63,18 @@ class Collected:
     """Takes what dialogues hand out and gives it back in the order of its places."""
 
     def __init__(self) -> None:
-        self._parts: list[tuple[Place, Sequence[Accepted | Rejected]]] = []
+        self._parts: list[tuple[Place, Sequence[Accepted | Rejected], Sequence[str]]] = []
 
-    def __call__(self, place: Place, rows: Sequence[Accepted | Rejected]) -> None:
-        self._parts.append((place, rows))
-
-    def __len__(self) -> int:
-        return sum(len(rows) for _, rows in self._parts)
+    def __call__(self, place: Place, rows: Sequence[Accepted | Rejected], heard: Sequence[str]) -> None:
+        self._parts.append((place, rows, heard))
 
     def rows(self) -> list[Accepted | Rejected]:
-        return [row for _, rows in sorted(self._parts, key=lambda part: part[0]) for row in rows]
+        return [row for row, _ in self.heard()]
+
+    def heard(self) -> list[tuple[Accepted | Rejected, Sequence[str]]]:
+        """Every row with the keys of the replies behind it."""
+        parts = sorted(self._parts, key=lambda part: part[0])
+        return [(row, heard) for _, rows, heard in parts for row in rows]
 
 
 @dataclass(slots=True)
@@ -98,6 +100,7 @@ class _Living:
     replies: list[Reply] | None = None
     missing: int = 0
     given: int = 0
+    heard: list[str] = field(default_factory=list)
 
     @property
     def place(self) -> Place:
@@ -186,7 +189,8 @@ class _Conversation:
     def _hand_out(self, one: _Living, request: Emit) -> None:
         if self.emit is None:
             raise ValueError("a dialogue emits rows, but nothing was given that takes them (emit=...)")
-        self.emit(one.next_place(), request.rows)
+        self.emit(one.next_place(), request.rows, tuple(one.heard))
+        one.heard.clear()
 
     def _take(self, slot: Slot, request: Request) -> None:
         if isinstance(request, Emit):
@@ -207,6 +211,8 @@ class _Conversation:
         assert one.replies is not None  # it asked
         one.replies[number] = reply
         one.missing -= 1
+        if isinstance(reply, Completion) and reply.key:
+            one.heard.append(reply.key)
         if not one.missing:
             self.ready.append(one)
 

@@ -13,7 +13,7 @@ from model_rows import ROWS, said
 from models.canned import CannedEncoder, CannedModel
 from models.converse import Collected, converse
 from models.dialogue import Accepted, Complete, Dialogue, Embed, Emit, Rejected, Score, each
-from models.protocol import Completion, Prompt
+from models.protocol import Completion, Prompt, Usage
 from warehouse.errors import InputError
 from warehouse.records import Example
 
@@ -238,3 +238,22 @@ def test_many_dialogues_that_ask_nothing_cost_no_stack() -> None:
         yield []
 
     assert sum(converse([each(range(20_000), silent, wave=3)], {})[0]) == sum(range(20_000))
+
+
+def test_rows_come_with_the_keys_of_the_replies_behind_them() -> None:
+    class Keyed(CannedModel):
+        def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
+            return [Completion("x", "stop", Usage(1, 1), key=prompt.messages[-1].content) for prompt in prompts]
+
+    def two_rows() -> Dialogue[None]:
+        yield [ask("a"), ask("b")]
+        yield [Emit((Rejected("first"),)), ask("c")]
+        yield [Emit((Rejected("second"), Rejected("third")))]
+
+    taken = Collected()
+    converse([two_rows()], {"generator": Keyed({})}, emit=taken)
+    assert [(row.reason, list(keys)) for row, keys in taken.heard()] == [
+        ("first", ["a", "b"]),
+        ("second", ["c"]),
+        ("third", ["c"]),
+    ]
