@@ -47,8 +47,9 @@ def converse(
 
     At most `wave` dialogues live at once, and a new one starts where one has ended. `emit` takes finished rows as soon
     as they are handed out, with their place and the keys of the replies that their dialogue heard since it last handed
-    rows out. Places are in the order of the dialogues and of their rows, however the answers came in. Raises `InputError` for a role that no model was given for; an error inside a dialogue carries a
-    note with that dialogue's number.
+    rows out. Places are in the order of the dialogues and of their rows, however the answers came in. Raises
+    `InputError` for a role that no model was given for; an error inside a dialogue carries a note with that dialogue's
+    number.
     """
     conversation = _Conversation(models, encoders or {}, verifiers or {}, emit)
     found: list[list[Result]] = []
