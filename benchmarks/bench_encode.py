@@ -17,34 +17,18 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.frame import Row, best_of, run
+from benchmarks.frame import Row, best_of, generated, run
 from models.encoder import SentenceEncoder
 from models.fingerprint import MINILM
 
-WORDS = [
-    "which",
-    "rows",
-    "would",
-    "teach",
-    "a",
-    "small",
-    "model",
-    "how",
-    "people",
-    "ask",
-    "for",
-    "numbers",
-    "and",
-    "code",
-]
 PART = 1000  # rows that each encodes before the next has its turn
 Texts = list[str]
 
 
-def generated(n: int, rng: np.random.Generator) -> Texts:
+def made(n: int, rng: np.random.Generator) -> Texts:
     """Texts of about 15 to 600 words: the middle half of instruction data lies between 30 and 150."""
     lengths = np.exp(rng.normal(np.log(70), 1, n)).clip(5, 600).astype(np.int64)
-    return [" ".join(rng.choice(WORDS, length)) for length in lengths.tolist()]
+    return [generated(length, rng) for length in lengths.tolist()]
 
 
 def pooled(folder: Path, n: int, rng: np.random.Generator) -> Texts:
@@ -86,5 +70,5 @@ if __name__ == "__main__":
     parser.add_argument("--rows", type=int, default=4_000)
     given, sys.argv[1:] = parser.parse_known_args()
     rng = np.random.default_rng(0)
-    chosen = pooled(given.texts, given.rows, rng) if given.texts else generated(given.rows, rng)
+    chosen = pooled(given.texts, given.rows, rng) if given.texts else made(given.rows, rng)
     sys.exit(run(partial(measure, chosen)))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.frame import Row, best_of, race, run
+from benchmarks.frame import Row, best_of, generated, race, run
 from models.chat import Tokens
 from models.forward import pad
 from models.gradients import gradients
@@ -24,28 +24,12 @@ from models.local import LocalModel
 from models.lora import fresh_factors
 from warehouse.records import Message, Messages
 
-WORDS = [
-    "which",
-    "rows",
-    "would",
-    "teach",
-    "a",
-    "small",
-    "model",
-    "how",
-    "people",
-    "ask",
-    "for",
-    "numbers",
-    "and",
-    "code",
-]
 MODEL = "winnow-tiny"
 
 
 def text(median: float, rng: np.random.Generator, spread: float = 1) -> str:
     length = int(np.exp(rng.normal(np.log(median), spread)).clip(1, 10 * median))
-    return " ".join(rng.choice(WORDS, length))
+    return generated(length, rng)
 
 
 def conversations(n: int, rng: np.random.Generator) -> list[Messages]:

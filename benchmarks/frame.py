@@ -11,9 +11,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+
 S = TypeVar("S")
 T = TypeVar("T")
 COLUMNS = ("work", "ours", "peer", "unit", "ratio", "goal", "met")
+WORDS = [
+    "which", "rows", "would", "teach", "a", "small", "model", "how", "people", "ask", "for", "numbers", "and", "code",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,11 @@ class Row:
     def values(self) -> dict[str, object]:
         """The row under the names of `COLUMNS`, as `--json` prints it."""
         return {column: getattr(self, column) for column in COLUMNS}
+
+
+def generated(words: int, rng: np.random.Generator) -> str:
+    """A text of so many words."""
+    return " ".join(rng.choice(WORDS, words))
 
 
 def best_of(k: int, work: Callable[[], T], clock: Callable[[], float] = time.perf_counter) -> tuple[float, T]:

@@ -7,17 +7,16 @@ with an interval on every number. What it will not say it refuses by a value wit
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Literal, Protocol, TypeAlias, get_args
+from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
-from selection.answer import HIGHER
+from selection.answer import HIGHER, LOWER
 from warehouse.errors import InputError
 from warehouse.records import Estimate, Floats, Rows, canonical
 
-LOWER: Final = "lower is better"
 ON_THE_SIMPLEX = 1e-6  # by how much shares may miss a sum of 1
 
 Distance: TypeAlias = Callable[[Floats], tuple[float, Floats]]

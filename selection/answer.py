@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from warehouse.records import Rows, Selection
+from warehouse.records import Floats, Rows, Selection
 
 HIGHER = "higher is better"
+LOWER = "lower is better"
 NONE = "none"
 
 
@@ -23,3 +24,10 @@ def selection(
         reasons=tuple(reasons),
         diagnostics={"direction": direction, **diagnostics},
     )
+
+
+def summary(scores: Floats, direction: str) -> dict[str, float | None]:
+    """The `mean_score` of some `scores` (j,) and their `cut_off`, the worst as `direction` reads; None of none."""
+    if not len(scores):
+        return {"mean_score": None, "cut_off": None}
+    return {"mean_score": float(scores.mean()), "cut_off": float(scores.max() if direction == LOWER else scores.min())}

@@ -4,7 +4,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from selection.answer import HIGHER, selection
+from selection.answer import HIGHER, selection, summary
 from selection.problem import Problem
 from selection.round_robin import POLICIES, Turns
 from selection.targets import Targets, nearest, targets_of, told
@@ -68,8 +68,7 @@ def _facts(n: int, targets: Targets, top: Top, scores: Floats, owners: Rows) -> 
         "targets": targets.m,
         "depth": top.rows.shape[1],
         "picks_per_task": {name: int(count) for name, count in zip(targets.names, counts, strict=True)},
-        "mean_score": float(scores.mean()),
-        "cut_off": float(scores.min()),
+        **summary(scores, HIGHER),
         "rows_of_length_0": top.census.zero,
         "pool_scores": top.census.histogram(n),
     }

@@ -14,7 +14,7 @@ import numpy as np
 import regex
 from scipy.sparse import csr_matrix
 
-from warehouse.errors import InputError
+from selection.buckets import check_dims
 from warehouse.records import Spec
 
 DIMS = 1 << 20
@@ -46,11 +46,6 @@ def spec(dims: int) -> Spec:
     return Spec("concepts", {"dims": dims, "version": 1})
 
 
-def check_dims(dims: int) -> None:
-    if not 1 <= dims < 1 << 31:
-        raise InputError(f"dims is {dims}; give a number of buckets from 1 to 2³¹ - 1, such as {DIMS}")
-
-
 def phrases(text: str, most: int = MOST) -> list[str]:
     """At most `most` distinct phrases of `text`, best first, ties as they appear; after NFKC and case folding.
 
@@ -70,7 +65,7 @@ def phrases(text: str, most: int = MOST) -> list[str]:
 
 def concepts(texts: Sequence[str], dims: int = DIMS) -> csr_matrix:
     """(n, dims) float32, 1 in every bucket that holds a phrase of the text; columns of a row ascend."""
-    check_dims(dims)
+    check_dims(dims, DIMS)
     rows = [sorted({bucket(phrase, dims) for phrase in phrases(text)}) for text in texts]
     starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
     columns = np.fromiter((column for row in rows for column in row), np.int32, int(starts[-1]))

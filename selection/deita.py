@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from selection.answer import HIGHER, selection
+from selection.answer import HIGHER, selection, summary
 from selection.histogram import histogram
 from selection.packing import Packing, packing
 from selection.problem import Problem
@@ -62,8 +62,7 @@ class Deita:
             "scanned": passed.scanned,
             "rejected": passed.scanned - len(passed.places),
             "filled": {"similar": filled},
-            "mean_score": float(ranking[rows].mean()),
-            "cut_off": float(ranking[rows].min()),
+            **summary(ranking[rows], HIGHER),
             "rows_of_length_0": len(zero),
             "pool_scores": histogram(ranking),
         }

@@ -13,9 +13,10 @@ from selection.answer import HIGHER, selection
 from selection.by_turns import start_depth
 from selection.gumbel import gumbel
 from selection.histogram import histogram
-from selection.ngrams import DIMS, Hashing, check_dims, check_hashing, spec, words_in
+from selection.ngrams import DIMS, Hashing, check_hashing, spec, words_in
 from selection.problem import Block, Problem
 from selection.round_robin import Turns, retry
+from selection.targets import target_signal
 from selection.topk import ranked
 from warehouse.errors import InputError
 from warehouse.records import Floats, Rows, Selection, Spec
@@ -47,8 +48,7 @@ class Dsir:
     min_words: int = 1
 
     def __post_init__(self) -> None:
-        check_dims(self.dims)
-        check_hashing(self.hashing)
+        check_hashing(self.dims, self.hashing)
         if not 0 <= self.temperature < np.inf:
             raise InputError(f"the temperature is {self.temperature}; give 0 for no noise, or a number above it")
         if self.min_words < 1:
@@ -170,9 +170,7 @@ class _Weights:
 
 def _targets(problem: Problem) -> tuple[Rows, list[str], list[Floats]]:
     """The tasks ascending, their names without spaces, and the counts (d,) of each one's targets."""
-    counts = problem.targets.get(SIGNAL)
-    if counts is None or counts.shape[0] == 0:
-        raise InputError(f"dsir compares rows with a target set in {SIGNAL!r}, but no target was given")
+    counts = target_signal(problem, SIGNAL)
     if not np.isfinite(csr_matrix(counts).data).all():
         raise InputError("some targets have counts of n-grams that are NaN or infinite: measure them again")
     tasks = np.unique(problem.target_task)

@@ -47,7 +47,8 @@ class FacilityLocation:
     neighbours: int = 20
 
     def __post_init__(self) -> None:
-        _check_neighbours(self.neighbours)
+        if self.neighbours < 1:
+            raise InputError(f"neighbours is {self.neighbours}; give at least 1")
 
     @property
     def reads(self) -> Mapping[str, Spec]:
@@ -62,7 +63,7 @@ class FacilityLocation:
 
 
 @dataclass(frozen=True, slots=True)
-class FacilityLocationTargets:
+class FacilityLocationTargets(FacilityLocation):
     """Rows that cover the targets: each adds most to the sum over targets of similarity with the nearest row chosen.
 
     representation  the signal to compare in: model, template, pooling and maximum length
@@ -76,15 +77,7 @@ class FacilityLocationTargets:
 
     compares: ClassVar[bool] = True
 
-    representation: Spec
     neighbours: int = 1000
-
-    def __post_init__(self) -> None:
-        _check_neighbours(self.neighbours)
-
-    @property
-    def reads(self) -> Mapping[str, Spec]:
-        return {"representation": self.representation}
 
     def __call__(self, problem: Problem, rng: np.random.Generator) -> Selection:
         targets = targets_of(problem, "representation")
@@ -240,11 +233,6 @@ class _Choice:
         rows = left[best(self.upper[left], self.keys[left], left, min(size, len(left)))]
         rows = rows[np.lexsort((rows, self.keys[rows]))]
         return rows, self._rank(rows[np.lexsort((rows, self.keys[rows], -self.upper[rows]))[-1]])
-
-
-def _check_neighbours(neighbours: int) -> None:
-    if neighbours < 1:
-        raise InputError(f"neighbours is {neighbours}; give at least 1")
 
 
 def _answer(chosen: Cover, whose: list[str], m: int, facts: Mapping[str, Any]) -> Selection:

@@ -5,18 +5,19 @@ The solver is in `selection.transport`; here are the pool it runs over and what 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import reduce
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from selection.answer import HIGHER, selection
+from selection.answer import HIGHER, LOWER, selection
 from selection.by_turns import start_depth
-from selection.cosine import GRID, cosines, tile_rows, unit_rows
+from selection.cosine import GRID, Units, cosines, unit_rows
 from selection.problem import Block, Problem
 from selection.round_robin import retry
+from selection.survey import Survey, survey, unit_tiles
 from selection.targets import Targets, targets_of, told
 from selection.topk import ranked
 from selection.transport import (
@@ -34,7 +35,6 @@ from selection.transport import (
 from warehouse.errors import InputError
 from warehouse.records import Floats, Rows, Selection, Spec
 
-LOWER = "lower is better"
 Weights: TypeAlias = Literal["targets", "tasks"]
 Way: TypeAlias = Literal["exact", "kept", "streamed"]
 
@@ -101,50 +101,11 @@ class GotD:
             **told_of(solution, read, problem.by_key, world.a),
             **overlaps(solution, epsilon, problem, self.contrast),
             "cut_off": float(values[rows[-1]]),
-            "rows_of_length_0": pool.zero,
+            "rows_of_length_0": len(pool.zero),
         }
         direction = HIGHER if self.contrast else LOWER
         reasons = told(targets, served(world, solution.end.h, epsilon, rows))
         return selection(rows, values[rows], reasons, direction, **facts)
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """All rows seen: the `sum` (d,) of their directions on the grid, how many are not finite (and the first, −1 without
-    one), how many have length 0."""
-
-    sum: Floats
-    broken: int
-    first_broken: int
-    zero: int
-
-    def plus(self, other: "Survey") -> "Survey":
-        first = self.first_broken if self.broken else other.first_broken
-        return Survey(self.sum + other.sum, self.broken + other.broken, first, self.zero + other.zero)
-
-
-def survey(problem: Problem, signal: str) -> Survey:
-    """One look at every row. Raises `InputError` where one is not finite."""
-    pool = problem.reduce(partial(_survey, signal), Survey.plus)
-    if pool.broken:
-        raise InputError(
-            f"{pool.broken} of {problem.n} candidate vectors in {signal!r} hold NaN or infinity, "
-            f"the first is row {pool.first_broken}: measure them again"
-        )
-    return pool
-
-
-def _survey(signal: str, block: Block) -> Survey:
-    vectors = block.signals[signal]
-    total = Survey(np.zeros(vectors.shape[1]), 0, -1, 0)
-    step = tile_rows(vectors)
-    for at in range(0, vectors.shape[0], step):
-        units = unit_rows(vectors[at : at + step])
-        broken = np.flatnonzero(~units.finite) + at + block.start
-        first = int(broken[0]) if len(broken) else -1
-        # whole numbers: the sum does not depend on the order of the rows
-        total = total.plus(Survey(np.asarray(units.values).sum(axis=0), len(broken), first, int(units.zero.sum())))
-    return total
 
 
 def masses(targets: Targets, weights: Weights) -> Floats:
@@ -170,7 +131,7 @@ class Pairing:
 
     def mean_cost(self, pool: Survey) -> float:
         """The mean of 2 − 2 cos over all pairs, by their masses; 0 where rounding is all there is."""
-        mean = 2 - 2 * float(self.a @ self.values @ (pool.sum / self.problem.n)) * GRID**-2
+        mean = 2 - 2 * float(self.a @ self.values @ (pool.total / self.problem.n)) * GRID**-2
         return mean if mean > 1e-6 else 0.0
 
     def exact(self, rows: Rows) -> Floats:
@@ -314,16 +275,10 @@ class _ReadBlock:
     epsilon: float
 
     def __call__(self, block: Block) -> _Parts:
-        vectors = block.signals[self.signal]
-        step = tile_rows(vectors)
-        tiles = [self._read(vectors[at : at + step]) for at in range(0, vectors.shape[0], step)]
-        total = tiles[0]
-        for tile in tiles[1:]:
-            total = total.plus(tile)
-        return total
+        return reduce(_Parts.plus, (self._read(units) for _, units in unit_tiles(block.signals[self.signal])))
 
-    def _read(self, vectors: Any) -> _Parts:
-        costs = 2 - 2 * cosines(unit_rows(vectors).values, self.values)
+    def _read(self, units: Units) -> _Parts:
+        costs = 2 - 2 * cosines(units.values, self.values)
         shares = self.offsets - costs / self.epsilon
         largest = shares.max(axis=1)
         shares -= largest[:, None]

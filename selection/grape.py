@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from selection.answer import HIGHER, NONE, selection
+from selection.answer import HIGHER, LOWER, NONE, selection, summary
 from selection.gumbel import gumbel
 from selection.histogram import histogram
 from selection.problem import Problem
-from selection.replies import CUT, FIT, LOWER, NO_REPLY, WHY, Replies, counted, replies_of
+from selection.replies import CUT, FIT, NO_REPLY, WHY, Replies, counted, replies_of
 from warehouse.errors import InputError
 from warehouse.records import Floats, Rows, Selection, Spec
 
@@ -73,35 +73,19 @@ class Grape:
         replies = replies_of(problem, "response")
         state = self._state(problem, replies, instruction)
         turn = turns_of(instruction, problem.keys, rng)
-        fit = state == FIT
-        rounds = ranks(
-            np.flatnonzero(fit), instruction, (self._worse(problem, replies, rng), replies.tokens, problem.keys)
-        )
-        per_instruction = np.bincount(instruction[fit], minlength=len(turn))
-        choices = per_instruction[instruction]
-        alone = fit & (choices == 1) & self.only_choices
-        place, tier = np.where(fit, turn[instruction], 0), np.argsort([FIT, *REASONS])[state]
-        rows = np.lexsort((problem.keys, place, rounds, alone, tier))[: problem.budget]
-        scores = np.where(fit & (self.order != "random"), -replies.nll, 0.0)
-        kept = scores[rows][fit[rows]]
-        worst = kept.max if self.order == "reverse" else kept.min
+        placed = self._placed(problem, replies, state, instruction, rng)
+        rows = placed.order(turn[instruction], problem.keys)[: problem.budget]
+        scores = np.where(placed.fit & (self.order != "random"), -replies.nll, 0.0)[rows]
+        direction = DIRECTIONS[self.order]
         facts: dict[str, Any] = {
             "order": self.order,
             "instructions": len(turn),
-            "instructions_with_a_choice": int((per_instruction > 1).sum()),
-            "rounds": int(rounds[rows].max()),
-            "filled": {"only_reply": int(alone[rows].sum()), **counted(state[rows], REASONS)},
-            "not_ranked": counted(state, REASONS),
-            "mean_score": float(kept.mean()) if len(kept) else None,
-            "cut_off": float(worst()) if len(kept) else None,
-            "pool_scores": histogram(-replies.nll[fit]),
+            **placed.facts(rows),
+            **summary(scores[placed.fit[rows]], direction),
+            "pool_scores": histogram(-replies.nll[placed.fit]),
         }
-        reasons = [
-            f"instruction={label} replies={choices[row]} logprob={-replies.nll[row]:.4g} tokens={replies.tokens[row]} "
-            + _place(int(state[row]), int(rounds[row]), bool(alone[row]))
-            for row, label in zip(rows.tolist(), problem.groups["instruction"][rows].tolist(), strict=True)
-        ]
-        return selection(rows, scores[rows], reasons, DIRECTIONS[self.order], **facts)
+        reasons = placed.reasons(rows, problem.groups["instruction"][rows], replies)
+        return selection(rows, scores, reasons, direction, **facts)
 
     def _state(self, problem: Problem, replies: Replies, instruction: Rows) -> NDArray[np.int8]:
         """(n,) FIT, or why a reply is not ranked."""
@@ -116,11 +100,67 @@ class Grape:
         state[second[again]] = DUPLICATE
         return state
 
+    def _placed(
+        self, problem: Problem, replies: Replies, state: NDArray[np.int8], instruction: Rows, rng: np.random.Generator
+    ) -> "Placed":
+        fit = state == FIT
+        by = (self._worse(problem, replies, rng), replies.tokens, problem.keys)
+        rounds = ranks(np.flatnonzero(fit), instruction, by)
+        choices = np.bincount(instruction[fit], minlength=instruction.max() + 1)[instruction]
+        return Placed(state, rounds, choices, fit & (choices == 1) & self.only_choices)
+
     def _worse(self, problem: Problem, replies: Replies, rng: np.random.Generator) -> Floats:
         """(n,) what ranks the replies to an instruction, the least first."""
         if self.order == "random":
             return np.asarray(gumbel(problem, rng)[0])
         return np.asarray(replies.nll if self.order == "best" else -replies.nll)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where n replies stand among those to their instruction.
+
+    state    (n,) FIT, or why a reply is not ranked
+    rounds   (n,) its place, from 1, among the ranked replies; 0 where it is not one of them
+    choices  (n,) how many ranked replies its instruction has
+    alone    (n,) whether it is put last because there is no other
+    """
+
+    state: NDArray[np.int8]
+    rounds: Rows
+    choices: Rows
+    alone: NDArray[np.bool_]
+
+    @property
+    def fit(self) -> NDArray[np.bool_]:
+        return np.asarray(self.state == FIT)
+
+    def order(self, turn: Rows, keys: NDArray[np.uint64]) -> Rows:
+        """All rows (n,), by round and in it by the `turn` (n,) of their instructions."""
+        tier = np.argsort([FIT, *REASONS])[self.state]
+        return np.lexsort((keys, np.where(self.fit, turn, 0), self.rounds, self.alone, tier))
+
+    def facts(self, rows: Rows) -> dict[str, Any]:
+        """What is told of all replies and of those on `rows` (k,), the chosen."""
+        return {
+            "instructions_with_a_choice": int((self.rounds == 2).sum()),  # each has one reply of the second round
+            "rounds": int(self.rounds[rows].max()),
+            "filled": {"only_reply": int(self.alone[rows].sum()), **counted(self.state[rows], REASONS)},
+            "not_ranked": counted(self.state, REASONS),
+        }
+
+    def reasons(self, rows: Rows, labels: NDArray[Any], replies: Replies) -> list[str]:
+        """(k,) of `rows`, whose instructions are `labels` (k,)."""
+        return [
+            f"instruction={label} replies={self.choices[row]} logprob={-replies.nll[row]:.4g} "
+            f"tokens={replies.tokens[row]} {self._place(row)}"
+            for row, label in zip(rows.tolist(), labels.tolist(), strict=True)
+        ]
+
+    def _place(self, row: int) -> str:
+        if self.state[row] != FIT:
+            return f"filled={REASONS[self.state[row]]}"
+        return f"round={self.rounds[row]} filled=only_reply" if self.alone[row] else f"round={self.rounds[row]}"
 
 
 def turns_of(group: Rows, keys: NDArray[np.uint64], rng: np.random.Generator) -> Rows:
@@ -142,12 +182,6 @@ def ranks(rows: Rows, group: Rows, by: tuple[NDArray[Any], ...]) -> Rows:
     ordered = group[order]
     places[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered) + 1
     return places
-
-
-def _place(state: int, turn: int, alone: bool) -> str:
-    if state != FIT:
-        return f"filled={REASONS[state]}"
-    return f"round={turn} filled=only_reply" if alone else f"round={turn}"
 
 
 def _repetition(problem: Problem) -> NDArray[Any]:

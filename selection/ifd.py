@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from selection.answer import HIGHER, selection
+from selection.answer import HIGHER, selection, summary
 from selection.histogram import histogram
 from selection.problem import Problem
 from selection.replies import FIT, WHY, Replies, counted, replies_of
@@ -67,8 +67,7 @@ class Ifd:
             reasons,
             HIGHER,
             policy=self.policy,
-            mean_score=float(kept.mean()) if len(kept) else None,
-            cut_off=float(kept[-1]) if len(kept) else None,
+            **summary(kept, HIGHER),
             filled=counted(state[rows], REASONS),
             not_kept=counted(state, REASONS),
             pool_scores=histogram(scores[(state == FIT) | (state == MISLEADING)]),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from selection.answer import HIGHER, selection
+from selection.answer import HIGHER, selection, summary
 from selection.cosine import GRID
 from selection.problem import Problem, Signal, Sliced, cores
 from selection.survey import cosines_with, directions, survey
@@ -58,8 +58,7 @@ class KCenter:
         facts = {
             "radius": float(distances[k]) if len(distances) > k else 0.0,
             "filled": {"no_direction": len(others)},
-            "mean_score": float(scores.mean()),
-            "cut_off": float(scores.min()),
+            **summary(scores, HIGHER),
             "rows_of_length_0": len(found.zero),
         }
         return selection(rows, scores, reasons, HIGHER, **facts)

@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from selection.answer import HIGHER, NONE, selection
+from selection.answer import HIGHER, LOWER, NONE, selection, summary
 from selection.cosine import GRID, cosines, unit_rows
 from selection.mixing import in_proportion
 from selection.problem import Block, Problem
 from selection.random_rows import shuffled
-from selection.replies import LOWER
 from selection.semantic import rounding, singles
 from selection.survey import directions, survey, unit_tiles
 from warehouse.errors import InputError
@@ -100,10 +99,7 @@ class KMeansQuota:
         direction = WITHIN[self.within]
         if direction == NONE:
             return selection(rows, np.zeros(len(rows)), reasons, NONE, **facts)
-        cut_off = scores.min() if direction == HIGHER else scores.max()
-        return selection(
-            rows, scores, reasons, direction, mean_score=float(scores.mean()), cut_off=float(cut_off), **facts
-        )
+        return selection(rows, scores, reasons, direction, **summary(scores, direction), **facts)
 
 
 @dataclass(frozen=True, slots=True)

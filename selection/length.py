@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from selection.answer import HIGHER, selection
+from selection.answer import HIGHER, selection, summary
 from selection.problem import Problem
 from selection.topk import ranked
 from warehouse.records import Selection, Spec
@@ -43,6 +43,6 @@ class Length:
         chosen = lengths[rows]
         reasons = [f"length={length} unit={self.unit}" for length in chosen.tolist()]
         counts, edges = np.histogram(lengths, LENGTH_BINS)
-        facts = {"order": "longest first", "mean_score": float(chosen.mean()), "cut_off": float(chosen[-1])}
+        facts = {"order": "longest first", **summary(chosen, HIGHER)}
         pool_scores = {"edges": edges.tolist(), "counts": counts.tolist()}
         return selection(rows, chosen, reasons, HIGHER, pool_scores=pool_scores, **facts)

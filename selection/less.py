@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from selection.answer import HIGHER, selection
+from selection.answer import HIGHER, selection, summary
 from selection.problem import Problem
 from selection.targets import nearest, targets_of, task_directions, told
 from selection.topk import Lists, top_lists
@@ -47,8 +47,7 @@ class Less:
         facts = {
             "targets": targets.m,
             "tasks": len(targets.tasks),
-            "mean_score": float(scores.mean()),
-            "cut_off": float(scores[-1]),
+            **summary(scores, HIGHER),
             "rows_of_length_0": top.census.zero,
             "pool_scores": top.census.histogram(problem.n),
         }

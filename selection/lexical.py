@@ -6,9 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from selection.buckets import check_dims
 from selection.by_turns import ListPolicy, choose_by_turns
 from selection.problem import Problem
-from selection.trigrams import DIMS, check_dims, spec
+from selection.trigrams import DIMS, spec
 from warehouse.records import Selection, Spec
 
 
@@ -28,7 +29,7 @@ class Lexical:
     policy: ListPolicy = "retry"
 
     def __post_init__(self) -> None:
-        check_dims(self.dims)
+        check_dims(self.dims, DIMS)
 
     @property
     def reads(self) -> Mapping[str, Spec]:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from selection.answer import summary
 from selection.problem import Method, Problem
 from warehouse.errors import InputError
 from warehouse.records import Floats, Rows, Selection
@@ -79,11 +80,7 @@ def _of_part(chosen: Selection, whole: Mapping[str, Any]) -> dict[str, Any]:
     judged = np.array(["filled=" not in reason for reason in chosen.reasons])
     scores = chosen.scores[judged]
     facts: dict[str, Any] = {name: whole[name] for name in ("direction", "pool_scores") if name in whole}
-    if "cut_off" in whole:
-        worst = scores.max if str(whole["direction"]).startswith("lower") else scores.min
-        facts["cut_off"] = float(worst()) if len(scores) else None
-    if "mean_score" in whole:
-        facts["mean_score"] = float(scores.mean()) if len(scores) else None
+    facts |= {name: value for name, value in summary(scores, whole["direction"]).items() if name in whole}
     rest = {name: value for name, value in whole.items() if name not in facts}
     return facts | {"filled": int((~judged).sum()), "asked": rest}
 

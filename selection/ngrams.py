@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
+from selection.buckets import check_dims
 from warehouse.errors import InputError
 from warehouse.records import Spec
 from warehouse.words import Text, words_of
@@ -37,12 +38,8 @@ def spec(dims: int = DIMS, hashing: Hashing = "fast") -> Spec:
     return Spec("ngrams", {"dims": dims, "hashing": hashing, "version": 1})
 
 
-def check_dims(dims: int) -> None:
-    if not 1 <= dims <= MOST_DIMS:
-        raise InputError(f"dims is {dims}; give a number of buckets from 1 to {MOST_DIMS}, such as {DIMS}")
-
-
-def check_hashing(hashing: str) -> None:
+def check_hashing(dims: int, hashing: str) -> None:
+    check_dims(dims, DIMS, MOST_DIMS)
     if hashing not in get_args(Hashing):
         raise InputError(f"unknown hashing {hashing!r}; known: {', '.join(get_args(Hashing))}")
 
@@ -53,8 +50,7 @@ def ngrams(texts: Sequence[str], dims: int = DIMS, hashing: Hashing = "fast") ->
     Case is folded to lower case. A text of t words has 2 t - 1 of both, one of none has an empty row. Columns ascend
     within a row.
     """
-    check_dims(dims)
-    check_hashing(hashing)
+    check_hashing(dims, hashing)
     cells = _fast_cells if hashing == "fast" else _sha256_cells
     parts = []
     for at in range(0, len(texts), TEXTS_AT_ONCE):

@@ -13,7 +13,8 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from selection import concepts
-from selection.answer import HIGHER, selection
+from selection.answer import HIGHER, selection, summary
+from selection.buckets import check_dims
 from selection.mixing import poured
 from selection.problem import Problem
 from selection.spectral import Clusters, clusters
@@ -108,7 +109,7 @@ class Paser:
     dims: int = concepts.DIMS
 
     def __post_init__(self) -> None:
-        concepts.check_dims(self.dims)
+        check_dims(self.dims, concepts.DIMS)
         given = {"clusters": 1 if self.clusters is None else self.clusters, "most": self.most}
         if wrong := {name: n for name, n in {**given, "neighbours": self.neighbours}.items() if not 1 <= n <= 1000}:
             raise InputError(f"paser: {wrong}; give numbers from 1 to 1000")
@@ -144,8 +145,7 @@ class Paser:
             "inconsistent": len(passed.put_off),
             "no_reply": problem.n - len(replied),
             "filled": {INCONSISTENT: len(filling), NO_REPLY: len(silent)},
-            "mean_score": float(scores[rows].mean()),
-            "cut_off": float(scores[rows].min()),
+            **summary(scores[rows], HIGHER),
         }
         return selection(rows, scores[rows], _reasons(rows, found.of, degradation, tokens, marks), HIGHER, **facts)
 

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal, get_args
 import numpy as np
 from scipy.stats import rankdata
 
-from selection.answer import HIGHER, selection
+from selection.answer import HIGHER, LOWER, selection, summary
 from selection.histogram import histogram
 from selection.problem import Problem
-from selection.replies import FIT, LOWER, WHY, counted, replies_of
+from selection.replies import FIT, WHY, counted, replies_of
 from warehouse.errors import InputError
 from warehouse.records import Floats, Selection, Spec
 
@@ -50,6 +50,7 @@ class Perplexity:
         worse = -scores if self.take == "top" else scores
         rows = np.lexsort((problem.keys, worse, replies.state))[: problem.budget]
         judged = scores[rows][replies.fit[rows]]
+        direction = HIGHER if self.take == "top" else LOWER
         reasons = [
             f"nll={nll:.4g} tokens={tokens}" + (f" filled={WHY[state]}" if state != FIT else "")
             for nll, tokens, state in zip(
@@ -60,10 +61,9 @@ class Perplexity:
             rows,
             scores[rows],
             reasons,
-            HIGHER if self.take == "top" else LOWER,
+            direction,
             take=self.take,
-            mean_score=float(judged.mean()) if len(judged) else None,
-            cut_off=float(judged[-1]) if len(judged) else None,
+            **summary(judged, direction),
             filled=counted(replies.state[rows]),
             not_judged=counted(replies.state),
             pool_scores=histogram(scores[fit]),

@@ -24,6 +24,7 @@ from scipy.stats import chi2
 from selection.cosine import GRID, TILE_NUMBERS, TILE_ROWS, cosines, unit_rows
 from selection.problem import Block, Problem
 from selection.survey import survey
+from selection.targets import target_signal
 from warehouse.errors import InputError
 from warehouse.records import Floats, Rows
 
@@ -290,10 +291,7 @@ def _tiles(rows: NDArray[Any], width: int) -> list[slice]:
 
 def target_rows(problem: Problem, signal: str) -> NDArray[Any]:
     """(m, d) the targets; raises `InputError` without any, and for one that is not finite, without naming it."""
-    vectors = problem.targets.get(signal)
-    if vectors is None or vectors.shape[0] == 0:
-        raise InputError(f"this method compares rows with a target set in {signal!r}, but no target was given")
-    if not np.isfinite(rows := np.asarray(vectors)).all():
+    if not np.isfinite(rows := np.asarray(target_signal(problem, signal))).all():
         raise InputError("some targets hold NaN or infinity: measure them again")
     return rows
 

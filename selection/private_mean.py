@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from selection.answer import HIGHER, selection
+from selection.answer import HIGHER, selection, summary
 from selection.histogram import histogram
 from selection.private import (
     Centred,
@@ -59,13 +59,17 @@ class PrivateMean:
 
     def __call__(self, problem: Problem, rng: np.random.Generator) -> Selection:
         targets = target_rows(problem, "representation")
-        features = Centred(pool_centre(problem, "representation"))
+        features, facts = self._features(problem, rng)
         release = private_mean(features(targets), self.privacy, rng)
-        return by_release(problem, features, release, self.privacy, len(targets))
+        return _answer(problem, features, release, self.privacy, len(targets), facts)
+
+    def _features(self, problem: Problem, rng: np.random.Generator) -> tuple[Features, Mapping[str, Any]]:
+        """The space that rows are compared in, and what diagnostics tell of it."""
+        return Centred(pool_centre(problem, "representation")), {}
 
 
-def by_release(
-    problem: Problem, features: Features, release: Release, privacy: Privacy, m: int, **facts: object
+def _answer(
+    problem: Problem, features: Features, release: Release, privacy: Privacy, m: int, facts: Mapping[str, Any]
 ) -> Selection:
     """The budget's rows by their dot product with a `release` about m targets, in the space of `features`."""
     found = scored(problem, "representation", features, release)
@@ -84,7 +88,6 @@ def by_release(
         noise_sd=release.sd,
         noise_share_at_most=found.noise_at_most / found.variance if found.variance else 0.0,
         **facts,
-        mean_score=float(scores.mean()),
-        cut_off=float(scores[-1]),
+        **summary(scores, HIGHER),
         pool_scores=histogram(found.scores),
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import Any, ClassVar, Final, Protocol, TypeVar, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,8 +157,10 @@ class Method(Protocol):
     The selection's `diagnostics["direction"]` is "higher is better", "lower is better" or "none".
     """
 
-    compares: ClassVar[bool]
-    """Whether it compares rows with a target set, and so needs one."""
+    @property
+    def compares(self) -> bool:
+        """Whether it compares rows with a target set, and so needs one."""
+        ...
 
     @property
     def reads(self) -> Mapping[str, Spec]: ...

@@ -11,7 +11,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from selection.advice import LOWER, Advice, Distance, Evidence, Remark, interval, of_one_seed, seed_shifts, widened
+from selection.advice import Advice, Distance, Evidence, Remark, interval, of_one_seed, seed_shifts, widened
+from selection.answer import LOWER
 from warehouse.errors import InputError
 from warehouse.records import Estimate, Floats, Rows
 
@@ -25,17 +26,11 @@ ENOUGH_DECREASE = 1e-4  # of what the gradient promises (Armijo's condition)
 CONDITION = 1e-9  # singular values below this part of the largest count as 0
 
 
-def two_point(n: float, sizes: tuple[float, float], values: tuple[float, float]) -> float:
-    """The line in ln N through two runs: [ln(n/N0) L1 - ln(n/N1) L0] / ln(N1/N0)."""
-    (n0, n1), (l0, l1) = sizes, values
-    return float((np.log(n / n0) * l1 - np.log(n / n1) * l0) / np.log(n1 / n0))
-
-
 def line_weights(n: float, sizes: Floats) -> Floats:
     """(k,) weights whose sum with values at `sizes` (k,) is the least-squares line in ln N, read at n.
 
-    They sum to 1; for two sizes they are those of `two_point`. The root of the sum of their squares is by how much the
-    noise of one value is amplified.
+    They sum to 1; for two sizes they give [ln(n/N0) L1 - ln(n/N1) L0] / ln(N1/N0). The root of the sum of their squares
+    is by how much the noise of one value is amplified.
     """
     logs = np.log(sizes)
     centred = logs - logs.mean()

@@ -14,9 +14,10 @@ from scipy.sparse import csr_matrix
 
 from selection.answer import NONE, selection
 from selection.balanced_random import take_turns
-from selection.cosine import GRID, tile_rows, unit_rows
+from selection.cosine import GRID, unit_rows
 from selection.problem import Block, Problem
 from selection.random_rows import shuffled
+from selection.survey import unit_tiles
 from selection.targets import mean_direction, targets_of
 from warehouse.errors import InputError
 from warehouse.records import Floats, Rows, Selection, Spec
@@ -114,10 +115,8 @@ def directions(problem: Problem, signal: str, group: Rows, groups: int) -> Float
     def sums(block: Block) -> tuple[Floats, int]:
         vectors = block.signals[signal]
         total, broken = np.zeros((groups, vectors.shape[1])), 0
-        step = max(tile_rows(vectors), 1)
-        for at in range(0, vectors.shape[0], step):
-            units = unit_rows(vectors[at : at + step])
-            own = group[block.start + at : block.start + at + units.values.shape[0]]
+        for tile, units in unit_tiles(vectors):
+            own = group[block.start + tile.start : block.start + tile.stop]
             total += csr_matrix((np.ones(len(own)), (own, np.arange(len(own)))), (groups, len(own))) @ np.asarray(
                 units.values
             )

@@ -11,8 +11,6 @@ from selection.problem import Problem
 from warehouse.errors import InputError
 from warehouse.records import Floats
 
-LOWER = "lower is better"
-
 FIT, CUT, NO_REPLY = range(3)
 WHY = {CUT: "cut", NO_REPLY: "no_reply"}
 """Why a reply is not judged, in the order in which such rows come after all others."""

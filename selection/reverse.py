@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from selection.answer import HIGHER, NONE
+from selection.answer import HIGHER, LOWER, NONE, summary
 from selection.problem import Method, Problem, signals_of
-from selection.replies import LOWER, WHY
+from selection.replies import WHY
 from warehouse.records import Selection, Spec
 
 FLIPPED = {HIGHER: LOWER, LOWER: HIGHER, NONE: NONE}
@@ -25,16 +25,21 @@ class Reverse:
     Scores and reasons are the method's own, the direction is turned round. Rows that it could not judge (no reply, cut
     to the model's length) stay last. Diagnostics other than `cut_off`, `mean_score` and `filled` are about the whole
     pool. Takes what the method takes for all n rows: n times the number of lists where it keeps a list per target.
-    Made by `reversed_`, which also sees to `compares`.
     """
-
-    compares: ClassVar[bool] = False
 
     method: Method
 
     @property
+    def compares(self) -> bool:
+        return self.method.compares
+
+    @property
     def reads(self) -> Mapping[str, Spec]:
         return self.method.reads
+
+    @property
+    def target_reads(self) -> Mapping[str, Spec]:
+        return signals_of(self.method).targets
 
     def __call__(self, problem: Problem, rng: np.random.Generator) -> Selection:
         whole = self.method(replace(problem, budget=problem.n), rng)
@@ -45,31 +50,11 @@ class Reverse:
         return replace(chosen, diagnostics={**whole.diagnostics, **_facts(chosen, whole, last[places])})
 
 
-@dataclass(frozen=True, slots=True)
-class ReverseOfComparing(Reverse):
-    """The reverse of a method that needs a target set."""
-
-    compares: ClassVar[bool] = True
-
-    @property
-    def target_reads(self) -> Mapping[str, Spec]:
-        return signals_of(self.method).targets
-
-
-def reversed_(method: Method) -> Method:
-    """`method` from its last row to its first."""
-    return ReverseOfComparing(method) if method.compares else Reverse(method)
-
-
 def _facts(chosen: Selection, whole: Selection, last: NDArray[np.bool_]) -> dict[str, Any]:
     direction = FLIPPED[whole.diagnostics["direction"]]
     facts: dict[str, Any] = {"direction": direction, "reversed": True}
     judged = chosen.scores[~last]
-    if "cut_off" in whole.diagnostics:
-        worst = judged.max if direction == LOWER else judged.min
-        facts["cut_off"] = float(worst()) if len(judged) else None
-    if "mean_score" in whole.diagnostics:
-        facts["mean_score"] = float(judged.mean()) if len(judged) else None
+    facts |= {name: value for name, value in summary(judged, direction).items() if name in whole.diagnostics}
     if "filled" in whole.diagnostics:
         facts["filled"] = dict.fromkeys(whole.diagnostics["filled"], 0) | _filled(chosen)
     return facts

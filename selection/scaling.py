@@ -15,7 +15,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from selection.advice import LOWER, Advice, Evidence, Remark, interval, of_one_seed, seed_shifts, widened
+from selection.advice import Advice, Evidence, Remark, interval, of_one_seed, seed_shifts, widened
+from selection.answer import LOWER
 from warehouse.errors import InputError
 from warehouse.records import Estimate, Floats, Rows
 
@@ -45,11 +46,6 @@ class Law:
     tau: float
     d: float
     rows: float
-
-
-def scale_of(a: float, b: float, norm: float = 1.0) -> float:
-    """`Law.log_scale` for the spelling (a n / norm)^b of the released code."""
-    return float(b * np.log(a / norm))
 
 
 def seen(n: Floats, rows: float, tau: float | Floats) -> Floats:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from selection.cosine import GRID, cosines, tile_rows, unit_rows
+from selection.cosine import GRID, Units, cosines, unit_rows
 from selection.problem import Block, InProcess, Problem, Sliced, cores
+from selection.survey import unit_tiles
 from selection.topk import Lists, top_lists
 from warehouse.errors import InputError
 from warehouse.records import Floats, Rows
@@ -163,11 +164,8 @@ def resembling(
     theirs = _references(others)
 
     def found(block: Block) -> Pairs:
-        part = np.asarray(block.signals[VECTORS])
-        step = tile_rows(part)
-        tiles = [slice(at, at + step) for at in range(0, len(part), step)]
-        own = rows[block.start : block.stop]
-        return _joined([_nearest(part[tile], own[tile], theirs, at_least) for tile in tiles])
+        own, tiles = rows[block.start : block.stop], unit_tiles(np.asarray(block.signals[VECTORS]))
+        return _joined([_nearest(units, own[tile], theirs, at_least) for tile, units in tiles])
 
     nothing = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
     if not (len(rows) and len(theirs)):
@@ -197,9 +195,8 @@ def _references(others: NDArray[Any]) -> Floats:
     return np.asarray(units.values)
 
 
-def _nearest(part: NDArray[Any], rows: Rows, theirs: Floats, at_least: float) -> Pairs:
-    """Those of the vectors `part` (b, d) of `rows` (b,) that resemble one of `theirs`, each with the most similar."""
-    units = unit_rows(part)
+def _nearest(units: Units, rows: Rows, theirs: Floats, at_least: float) -> Pairs:
+    """Those of the vectors of `rows` (b,) that resemble one of `theirs`, each with the most similar."""
     if not units.finite.all():
         raise InputError(f"the vector of row {rows[np.argmin(units.finite)]} holds NaN or infinity: measure it again")
     products = cosines(theirs, units.values)

@@ -16,8 +16,9 @@ from scipy.sparse import csr_matrix, diags_array
 from scipy.sparse.linalg import eigsh
 from threadpoolctl import threadpool_limits
 
-from selection.cosine import GRID, tile_rows, unit_rows
+from selection.cosine import GRID, Units, unit_rows
 from selection.problem import Block, Problem, Signal, Sliced, cores
+from selection.survey import unit_tiles
 from warehouse.errors import InputError
 from warehouse.records import Floats, Rows
 
@@ -87,14 +88,11 @@ class _Hashes:
     signal: str
 
     def __call__(self, block: Block) -> tuple[NDArray[np.uint64], NDArray[np.bool_], int]:
-        vectors = block.signals[self.signal]
-        step = max(tile_rows(vectors), 1)
-        parts = [self._hashed(vectors[at : at + step]) for at in range(0, vectors.shape[0], step)]
+        parts = [self._hashed(units) for _, units in unit_tiles(block.signals[self.signal])]
         hashes, zero, broken = zip(*parts, strict=True)
         return np.concatenate(hashes), np.concatenate(zero), sum(broken)
 
-    def _hashed(self, vectors: Signal) -> tuple[NDArray[np.uint64], NDArray[np.bool_], int]:
-        units = unit_rows(vectors)
+    def _hashed(self, units: Units) -> tuple[NDArray[np.uint64], NDArray[np.bool_], int]:
         words = np.asarray(units.values).astype(np.int64).view(np.uint64)
         factors = np.cumprod(np.full(words.shape[1], ODD))  # odd, so no two columns weigh the same
         mixed = words * factors

@@ -28,7 +28,7 @@ from selection.proportional import Proportional
 from selection.random_rows import Random
 from selection.rds_plus import RdsPlus
 from selection.replay import Replay
-from selection.reverse import reversed_
+from selection.reverse import Reverse
 from selection.top_k import TopK
 from selection.tsds import Tsds
 from warehouse.errors import InputError
@@ -90,7 +90,8 @@ class Parameter:
 def _told(kind: Any) -> list[str]:
     if get_origin(kind) is Literal:
         return [str(choice) for choice in get_args(kind)]
-    return {int: ["a whole number"], float: ["a number"], bool: ["true or false"], str: ["a text"]}.get(kind, [])
+    told = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", Mapping: "a mapping"}
+    return [told[plain]] if (plain := get_origin(kind) or kind) in told else []
 
 
 def _holds(kind: Any, value: Any) -> bool:
@@ -100,7 +101,7 @@ def _holds(kind: Any, value: Any) -> bool:
         return value in get_args(kind)
     if isinstance(value, bool):
         return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
+    return isinstance(value, (int, float) if kind is float else get_origin(kind) or kind)
 
 
 MODEL = (Parameter("model", str | None, None), Parameter("template", Literal["tulu", "grape"], "tulu"))
@@ -155,7 +156,7 @@ def build(name: str, params: Mapping[str, Any], fill: Fill) -> Method:
     filled = {field: fill(field, signals) for field in _fields(name) if field in FILLED}
     own = {param: value for param, value in params.items() if param not in signals and param != REVERSE.name}
     method = METHODS[name](**own, **filled)
-    return reversed_(method) if params.get(REVERSE.name) else method
+    return Reverse(method) if params.get(REVERSE.name) else method
 
 
 def _fields(name: str) -> Mapping[str, inspect.Parameter]:

@@ -44,15 +44,21 @@ class Targets:
 
 def targets_of(problem: Problem, signal: str) -> Targets:
     """The problem's targets in `signal`; raises `InputError` where there are none or one has no direction."""
-    vectors = problem.targets.get(signal)
-    if vectors is None or vectors.shape[0] == 0:
-        raise InputError(f"this method compares rows with a target set in {signal!r}, but no target was given")
+    vectors = target_signal(problem, signal)
     order = np.argsort(problem.target_task, kind="stable").astype(np.int64)
     tasks, starts = np.unique(problem.target_task[order], return_index=True)
     units = unit_rows(vectors)
     _check_directions(units)
     names = tuple(problem.task_names[task] if problem.task_names else str(task) for task in tasks)
     return Targets(signal, units.values[order], order, tasks, starts.astype(np.int64), names)
+
+
+def target_signal(problem: Problem, signal: str) -> Signal:
+    """The `signal` of the targets (m, ...); raises `InputError` without any."""
+    values = problem.targets.get(signal)
+    if values is None or values.shape[0] == 0:
+        raise InputError(f"this method compares rows with a target set in {signal!r}, but no target was given")
+    return values
 
 
 def mean_direction(targets: Targets) -> Floats:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from selection.answer import HIGHER, selection
+from selection.answer import HIGHER, selection, summary
 from selection.problem import Problem
 from selection.targets import Targets, mean_direction, nearest, targets_of, told
 from selection.topk import Lists, top_lists
@@ -41,8 +41,7 @@ class TopK:
         facts = {
             "aggregate": self.aggregate,
             "targets": targets.m,
-            "mean_score": float(scores.mean()),
-            "cut_off": float(scores[-1]),
+            **summary(scores, HIGHER),
             "rows_of_length_0": top.census.zero,
             "pool_scores": top.census.histogram(problem.n),
         }

@@ -110,11 +110,6 @@ def transport(costs: Floats, a: Floats, b: Floats, epsilon: float, tolerance: fl
     return Duals(f, g, epsilon, end.marginal_error, end.passes)
 
 
-def plan(costs: Floats, duals: Duals, a: Floats, b: Floats) -> Floats:
-    """π (m, n) of `duals`, for masses that sum to 1; its sums over the targets are exactly b."""
-    return a[:, None] * b * np.exp((duals.f[:, None] + duals.g - costs) / duals.epsilon)
-
-
 @dataclass(frozen=True, slots=True)
 class Moment:
     """H and the masses given, at some log-prices: `softmin` is b·g/ε, `usage` r (m,)."""

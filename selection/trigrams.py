@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 
-from warehouse.errors import InputError
+from selection.buckets import check_dims
 from warehouse.records import Spec
 
 DIMS = 1 << 16
@@ -26,18 +26,13 @@ def spec(dims: int) -> Spec:
     return Spec("trigrams", {"dims": dims, "version": 1})
 
 
-def check_dims(dims: int) -> None:
-    if not 1 <= dims < 1 << 31:
-        raise InputError(f"dims is {dims}; give a number of buckets from 1 to 2³¹ - 1, such as {DIMS}")
-
-
 def trigrams(texts: Sequence[str], dims: int = DIMS) -> csr_matrix:
     """(n, dims) float32 rows of unit length, one equal weight per bucket that holds a trigram of the text.
 
     Texts are compared after NFKC, case folding and with runs of white space as one space, with a space at either end.
     A text of white space alone has an empty row. The cosine of two rows is |A ∩ B| / √(|A| |B|) of their sets.
     """
-    check_dims(dims)
+    check_dims(dims, DIMS)
     parts = [_trigrams(texts[at : at + TEXTS_AT_ONCE], dims) for at in range(0, len(texts), TEXTS_AT_ONCE)]
     return csr_matrix(vstack(parts)) if parts else csr_matrix(np.zeros((0, dims), np.float32))
 

@@ -15,9 +15,9 @@ from selection.answer import HIGHER, selection
 from selection.cosine import unit_rows
 from selection.gumbel import gumbel
 from selection.histogram import histogram
-from selection.problem import Problem, Signal, Sliced
+from selection.problem import Problem
 from selection.targets import Targets, nearest, targets_of, told
-from selection.topk import Lists, ranked, top_lists
+from selection.topk import Lists, Some, ranked, top_lists
 from warehouse.errors import InputError
 from warehouse.records import Floats, Rows, Selection, Spec
 
@@ -180,7 +180,7 @@ def densities(problem: Problem, signal: str, rows: Rows, wanted: Rows, sigma: fl
     """
     if sigma == 0 or not len(wanted):
         return np.ones(len(wanted))
-    some = _Some(problem.candidates[signal], rows)
+    some = Some(problem.candidates[signal], rows)
     part = Problem(budget=1, keys=problem.keys[rows], candidates={signal: some})
     sums = []
     for at in range(0, len(wanted), ROWS_AT_ONCE):
@@ -188,21 +188,3 @@ def densities(problem: Problem, signal: str, rows: Rows, wanted: Rows, sigma: fl
         cosines = top_lists(part, Lists(signal, units, np.arange(units.shape[0])), min(most, len(rows))).scores
         sums.append(np.maximum(0, 1 - np.square(distances(cosines)) / sigma**2).sum(axis=1))
     return np.asarray(np.maximum(np.concatenate(sums), 1.0))  # a row of length 0 is not even near itself
-
-
-@dataclass(frozen=True, slots=True)
-class _Some:
-    """Some rows of a signal that may be too large for memory."""
-
-    signal: Signal | Sliced
-    rows: Rows
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (len(self.rows), *self.signal.shape[1:])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, at: slice | Rows) -> Signal:
-        return self.signal[self.rows[at]]

@@ -9,8 +9,9 @@ from selection_worlds import permuted, problem
 
 from selection import got_d
 from selection.cosine import GRID, unit_rows
-from selection.got_d import GotD, Pairing, Streamed, by_turns, masses, reading, solve, survey
+from selection.got_d import GotD, Pairing, Streamed, by_turns, masses, reading, solve
 from selection.problem import InProcess, Problem
+from selection.survey import survey
 from selection.targets import targets_of
 from selection.transport import calibrated, transport
 from warehouse.errors import InputError

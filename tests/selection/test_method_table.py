@@ -6,7 +6,7 @@ import pytest
 from selection_worlds import FILLED
 
 import selection.table
-from selection.reverse import reversed_
+from selection.reverse import Reverse
 from selection.table import METHODS, build, parameters
 from warehouse.errors import InputError
 from warehouse.records import Spec
@@ -46,7 +46,7 @@ def test_a_length_in_tokens_is_never_keyed_without_its_tokenizer():
 
 def test_any_method_can_be_reversed():
     turned = build("rds_plus", {"policy": "consume", "reverse": True}, fill)
-    assert turned == reversed_(build("rds_plus", {"policy": "consume"}, fill))
+    assert turned == Reverse(build("rds_plus", {"policy": "consume"}, fill))
     assert build("rds_plus", {"reverse": False}, fill) == build("rds_plus", {}, fill)
 
 

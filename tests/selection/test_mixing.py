@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from selection_worlds import permuted, problem
+from selection_worlds import method, permuted, problem
 
 from selection.mixing import capped_shares, counts_of, grouped_shares, in_proportion, largest_remainder, poured
 from selection.problem import Problem
@@ -141,6 +141,102 @@ def test_any_budget_is_met_whatever_the_sources_hold_and_however_they_are_stored
 def test_what_cannot_be_is_refused(params, told):
     with pytest.raises(InputError, match=told):
         Proportional(**params)
+
+
+def of_benchmarks(budget):
+    """A pool whose sources are the parts of seven benchmarks, two each, and the published shares of the seven."""
+    sizes = {f"{name}_{part}": size for name in OPT_IML for part, size in (("long", 300), ("short", 100))}
+    sources = np.repeat(list(sizes), list(sizes.values()))
+    groups = {name: {"share": share, "sources": [f"{name}_long", f"{name}_short"]} for name, share in OPT_IML.items()}
+    keys = np.random.default_rng(4).permutation(len(sources)).astype(np.uint64)
+    return Problem(budget=budget, keys=keys, groups={"source": sources}), groups
+
+
+def drawn(world, seed=0, **params):
+    return method("proportional", **params)(world, np.random.default_rng(seed))
+
+
+def test_a_recipe_gives_the_published_shares_to_benchmarks_and_sizes_rule_inside_each():
+    world, groups = of_benchmarks(400)
+    answer = drawn(world, groups=groups)
+    assert answer.diagnostics["per_group"] == {name: 4 * share for name, share in OPT_IML.items()}
+    assert answer.diagnostics["group_shares"] == pytest.approx({name: share / 100 for name, share in OPT_IML.items()})
+    assert answer.diagnostics["per_source"]["t5_long"] == 6
+    assert answer.diagnostics["per_source"]["promptsource_short"] == 45
+    assert answer.diagnostics["shares"]["flan_long"] == pytest.approx(0.15)
+    capped = drawn(world, groups=groups, cap=100)
+    assert capped.diagnostics["per_source"]["promptsource_short"] == 90
+    told = dict(part.split("=") for part in answer.reasons[0].split())
+    assert told["source"].startswith(told["group"])
+    assert float(told["share"]) == pytest.approx(answer.diagnostics["shares"][told["source"]])
+
+
+def test_a_source_that_runs_out_leaves_its_rows_to_its_own_group():
+    sources = np.repeat(["a", "b", "c"], [5, 200, 200])
+    world = Problem(budget=100, keys=np.arange(405, dtype=np.uint64), groups={"source": sources})
+    groups = {"x": {"share": 3, "sources": ["a", "b"]}, "y": {"share": 1, "sources": ["c"]}}
+    answer = drawn(world, groups=groups, cap=1)
+    assert answer.diagnostics["per_source"] == {"a": 5, "b": 70, "c": 25}
+    assert answer.diagnostics["used_up"] == 1
+
+
+def test_a_group_without_a_share_comes_after_all_others():
+    world, groups = of_benchmarks(2800)
+    answer = drawn(world, groups={**groups, "t5": {**groups["t5"], "share": 0}})
+    assert ["group=t5 " in reason for reason in answer.reasons] == [False] * 2400 + [True] * 400
+
+
+@pytest.mark.parametrize("budget", [1, 23, 60])
+def test_one_group_of_all_sources_changes_nothing(budget):
+    world = problem(budget)
+    one = {"all": {"share": 0.3, "sources": ["alpaca", "dolly", "flan", "math"]}}
+    alone, grouped = drawn(world), drawn(world, groups=one)
+    assert grouped.rows.tolist() == alone.rows.tolist()
+    assert [reason.removeprefix("group=all ") for reason in grouped.reasons] == list(alone.reasons)
+    assert grouped.diagnostics["per_group"] == {"all": budget}
+    assert grouped.diagnostics["group_shares"] == {"all": 1.0}
+
+
+def test_grouped_answers_keep_the_laws():
+    world, groups = of_benchmarks(150)
+    order = np.random.default_rng(9).permutation(world.n)
+    ours, theirs = drawn(world, groups=groups), drawn(permuted(world, order), groups=groups)
+    assert np.array_equal(ours.rows, order[theirs.rows])
+    assert ours.reasons == theirs.reasons
+    small = drawn(of_benchmarks(40)[0], groups=groups)
+    assert small.rows.tolist() == ours.rows[:40].tolist()
+    whole = drawn(of_benchmarks(2800)[0], groups=groups)
+    assert sorted(whole.rows.tolist()) == list(range(2800))
+
+
+X = {"share": 1, "sources": ["alpaca", "dolly"]}
+Y = {"share": 2.5, "sources": ["flan", "math"]}
+
+
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        (["x"], "groups must be a mapping, found"),
+        ({}, "none of 0 groups has a share above 0"),
+        ({"x": 3}, "group 'x' is 3; give a name, and under it share and sources"),
+        ({1: X, "y": Y}, "group 1 is"),
+        ({"x": {"share": 1}, "y": Y}, "group 'x' is"),
+        ({"x": {**X, "cap": 5}, "y": Y}, "group 'x' is"),
+        ({"x": {**X, "share": -0.1}, "y": Y}, "group 'x' has the share -0.1"),
+        ({"x": {**X, "share": True}, "y": Y}, "has the share True"),
+        ({"x": {**X, "share": float("nan")}, "y": Y}, "has the share nan"),
+        ({"x": {**X, "share": 0}, "y": {**Y, "share": 0}}, "none of 2 groups has a share above 0"),
+        ({"x": {**X, "sources": []}, "y": Y}, r"group 'x' has the sources \[\]"),
+        ({"x": {**X, "sources": "alpaca"}, "y": Y}, "has the sources 'alpaca'"),
+        ({"x": {**X, "sources": ["alpaca", 5]}, "y": Y}, "has the sources"),
+        ({"x": X, "y": {**Y, "sources": ["flan", "math", "dolly"]}}, "source dolly is named more than once"),
+        ({"x": X}, "no group has the source flan, math; .* sources: alpaca, dolly, flan, math"),
+        ({"x": X, "y": Y, "z": {"share": 1, "sources": ["t0"]}}, "no candidate has the source t0 that a group names"),
+    ],
+)
+def test_groups_that_cannot_be_are_refused(groups, told):
+    with pytest.raises(InputError, match=told):
+        drawn(problem(5), groups=groups)
 
 
 def test_rows_without_a_source_are_refused():

@@ -18,7 +18,6 @@ from selection.projektor import (
     on_surface,
     onto_simplex,
     rank_needed,
-    two_point,
 )
 from warehouse.errors import InputError
 
@@ -66,11 +65,11 @@ def truth(shares, n, surface="pq_ot"):
 
 
 def test_worked_numbers_of_two_pilots():
-    assert two_point(10_000, (1000, 1500), (0.6, 0.7)) == pytest.approx(1.1678874, abs=5e-8)
-    assert two_point(1000, (1000, 1500), (0.6, 0.7)) == pytest.approx(0.6)
-    assert two_point(1500, (1000, 1500), (0.6, 0.7)) == pytest.approx(0.7)
-    values = tuple(-0.1 * np.log(n) + 2 for n in (1000, 1500))
-    assert two_point(10_000, (1000, 1500), values) == pytest.approx(1.0789660, abs=5e-8)
+    sizes, values = np.array([1000.0, 1500.0]), np.array([0.6, 0.7])
+    assert line_weights(10_000, sizes) @ values == pytest.approx(1.1678874, abs=5e-8)
+    assert line_weights(1000, sizes) @ values == pytest.approx(0.6)
+    assert line_weights(1500, sizes) @ values == pytest.approx(0.7)
+    assert line_weights(10_000, sizes) @ (2 - 0.1 * np.log(sizes)) == pytest.approx(1.0789660, abs=5e-8)
 
 
 def test_two_pilots_close_together_amplify_noise():

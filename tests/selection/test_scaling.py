@@ -18,13 +18,19 @@ from selection.scaling import (
     error,
     fit_laws,
     mixed_error,
-    scale_of,
     seen,
 )
 from warehouse.errors import InputError
 
 N = np.array([250.0, 500, 1000, 1500, 2000, 3000, 4000, 6000, 8000])
 POOL = 1000.0
+
+
+def scale_of(a, b, norm=1.0):
+    """`Law.log_scale` for the spelling (a n / norm)^b of the released code."""
+    return float(b * np.log(a / norm))
+
+
 GOOD, NEXT = Law(scale_of(0.02, -0.5), -0.5, 2.0, 0.1, POOL), Law(scale_of(0.02, -0.3), -0.3, 5.0, 0.1, POOL)
 PUBLISHED = [
     Law(scale_of(0.02, b, 1e5), b, tau, 0.1, 12.8e6)
