@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from benchmarks.frame import Row, best_of, run
-from selection.got_d import GotD, Pairing, Solution, masses, reading, solve, survey
+from selection.got_d import GotD, Pairing, Solution, masses, reading, solve
 from selection.problem import Problem
+from selection.survey import survey
 from selection.targets import targets_of
 from selection.transport import Kernel, climb
 from warehouse.records import Floats, Spec

@@ -46,15 +46,15 @@ def converse(
     """Advance many dialogues together and return their results in order.
 
     At most `wave` dialogues live at once, and a new one starts where one has ended. `emit` takes finished rows as soon
-    as they are handed out, with their place and the keys of the replies that their dialogue heard since it last handed
-    rows out. Places are in the order of the dialogues and of their rows, however the answers came in. Raises
-    `InputError` for a role that no model was given for; an error inside a dialogue carries a note with that dialogue's
-    number.
+    as they are handed out, with their place and the keys of the replies that their dialogue, or one inside it that
+    ended without rows, heard since rows were last handed out. Places are in the order of the dialogues and of their
+    rows, however the answers came in. Raises `InputError` for a role that no model was given for; an error inside a
+    dialogue carries a note with that dialogue's number.
     """
     conversation = _Conversation(models, encoders or {}, verifiers or {}, emit)
     found: list[list[Result]] = []
     try:
-        conversation.run(_Group((), enumerate(dialogues), wave, found.append))
+        conversation.run(_Group((), enumerate(dialogues), wave, found.append, []))
     finally:
         conversation.close()
     return found[0]
@@ -86,6 +86,7 @@ class _Group:
     waiting: Iterator[tuple[int, Dialogue[Any]]]
     wave: int
     answer: Callable[[list[Any]], None]
+    heard: list[str]  # what its dialogues heard and handed out with no row
     alive: int = 0
     results: dict[int, Any] = field(default_factory=dict)
     answered: bool = False
@@ -184,6 +185,7 @@ class _Conversation:
     def _end(self, one: _Living, result: object) -> None:
         del self.living[one]
         one.group.results[one.number] = result
+        one.group.heard += one.heard
         one.group.alive -= 1
         self.roomy.append(one.group)
 
@@ -198,8 +200,10 @@ class _Conversation:
             slot[0].missing -= 1
         elif isinstance(request, Many):
             waiting = enumerate(request.dialogues)
-            group = _Group(slot[0].next_place(), waiting, request.wave, lambda results: self._reply(slot, results))
-            self.roomy.append(group)
+            one = slot[0]
+            self.roomy.append(
+                _Group(one.next_place(), waiting, request.wave, lambda found: self._reply(slot, found), one.heard)
+            )
         elif isinstance(request, Complete) and isinstance(model := self.models.get(request.role), Submits):
             future = model.submit(request.prompt)
             self.outside[future] = slot

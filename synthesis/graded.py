@@ -6,14 +6,14 @@ Graded one by one nearly all texts get the same score; graded in one prompt, nex
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
 from models.dialogue import Accepted, Complete, Dialogue, Emit, Rejected, each
-from models.protocol import Completion, Prompt
+from models.protocol import Completion, Failure, Prompt
 from models.scorer import GRADES, Grade, Turn, prompt, turns_of
-from synthesis.protocol import Seeds
+from synthesis.protocol import Needs, Seeds
 from synthesis.skill import Rng, between, pick
 from warehouse.errors import InputError
 from warehouse.records import Example, Message, canonical, digest
@@ -122,7 +122,7 @@ class Variant:
 class Fault:
     """Why a reply cannot be used."""
 
-    reason: Reason
+    reason: Reason | Failure
     detail: str = ""
 
 
@@ -134,8 +134,11 @@ class Graded:
     complex, or its response better, each time in one of the published ways, drawn from `rng`. A step that fails is
     rejected, and the next one starts from the last text that stands. All texts that stand are then scored in one
     prompt to the role "judge", in an order drawn from `rng`, because a judge that sees them in the order of their
-    steps can score without reading. Every seed gives `steps` + 1 rows, each accepted, or rejected by one of `REASONS`.
+    steps can score without reading. Every seed gives `steps` + 1 rows, each accepted, or rejected by one of `reasons`.
     """
+
+    needs: ClassVar[Needs] = Needs(models=("generator", "judge"), seeds=True)
+    reasons: ClassVar[frozenset[str]] = frozenset({*REASONS, *get_args(Failure)} - {""})
 
     grade: Grade
     steps: int = 5
@@ -201,7 +204,7 @@ class Graded:
         listed = "\n\n".join(f"[{number}] {variant.text}" for number, variant in enumerate(shown, 1))
         asked = TELLINGS[self.grade].rank.format(count=len(shown), instruction=turn[0], list=listed)
         reply = yield from self._reply("judge", asked, JUDGE_TOKENS, 0.0, 0)
-        scores = Fault("judge_prompt_too_long") if reply.truncated else read_scores(reply.text, len(shown))
+        scores = _scores(reply, len(shown))
         if isinstance(scores, Fault):
             return [self._rejected(seed, each.step, each.text, scores) for each in variants]
         scored = sorted(zip(shown, scores, strict=True), key=lambda pair: pair[0].step)
@@ -218,6 +221,7 @@ class Graded:
         messages = (Message("user", prompt(self.grade, graded)), Message("assistant", str(score)))
         meta = {
             "seed": seed.sample_id,
+            "parents": [seed.sample_id],
             "step": variant.step,
             "operation": variant.operation,
             "score": score,
@@ -227,8 +231,14 @@ class Graded:
 
     def _rejected(self, seed: Example, step: int, text: str, fault: Fault) -> Rejected:
         """A variant that is not kept, as the text it was."""
-        meta = {"seed": seed.sample_id, "step": step, "grade": self.grade}
+        meta = {"seed": seed.sample_id, "parents": [seed.sample_id], "step": step, "grade": self.grade}
         return Rejected(fault.reason, fault.detail, Example((Message("user", text),), self.source, meta))
+
+
+def _scores(reply: Completion, count: int) -> list[int] | Fault:
+    if reply.failure:
+        return Fault(reply.failure, reply.detail)
+    return Fault("judge_prompt_too_long") if reply.truncated else read_scores(reply.text, count)
 
 
 def read_scores(answer: str, count: int) -> list[int] | Fault:
@@ -256,6 +266,8 @@ def read_scores(answer: str, count: int) -> list[int] | Fault:
 
 def _fault(reply: Completion, earlier: Sequence[Variant]) -> Fault | None:
     """What keeps a rewritten text from being ranked beside the `earlier` ones."""
+    if reply.failure:
+        return Fault(reply.failure, reply.detail)
     if reply.truncated:
         return Fault("prompt_too_long")
     if not reply.text.strip():

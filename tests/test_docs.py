@@ -46,7 +46,7 @@ def verbs() -> dict[str, typer.core.TyperCommand]:
 
 
 def is_recipe(tree: object) -> bool:
-    return isinstance(tree, dict) and {"name", "pool", "methods"} <= set(tree)
+    return isinstance(tree, dict) and {"name", "pool"} <= set(tree)
 
 
 def yaml_blocks() -> Iterator[tuple[Path, str]]:
@@ -68,7 +68,7 @@ def commands() -> Iterator[tuple[Path, str]]:
 
 @pytest.mark.parametrize(
     ("table", "name"),
-    [("methods.md", METHODS), ("evaluation.md", TASKS), ("training.md", TRAINERS), ("world.md", SYNTHESIZERS)],
+    [("methods.md", METHODS), ("evaluation.md", TASKS), ("training.md", TRAINERS), ("synthesis.md", SYNTHESIZERS)],
     ids=["methods", "tasks", "trainers", "synthesizers"],
 )
 def test_every_entry_of_a_table_is_described(table: str, name: dict[str, object]) -> None:
@@ -102,7 +102,7 @@ def test_every_option_is_described_with_a_help_text(verb: str) -> None:
 
 def test_every_recipe_key_is_described() -> None:
     page_text = text("recipes.md")
-    parts = (recipes.Recipe, recipes.Source, recipes.Representation, recipes.Train)
+    parts = (recipes.Recipe, recipes.Source, recipes.Representation, recipes.Train, recipes.Spend)
     missing = [name for part in parts for name in part.model_fields if f"`{name}`" not in page_text]
     assert missing == []
     assert [name for part in parts for name, field in part.model_fields.items() if not field.description] == []
@@ -178,7 +178,7 @@ def test_every_command_of_the_documentation_parses() -> None:
         words = shlex.split(line, comments=True)[1:]
         if not words or words[0].startswith("-"):
             continue
-        verb = " ".join(words[:2]) if words[0] in ("cache", "pool") else words[0]
+        verb = " ".join(words[:2]) if words[0] in ("cache", "pool", "synth") else words[0]
         assert verb in known, f"{path}: {line}"
         if any(mark in line for mark in ("[", "...")) and "=[" not in line:
             continue  # a synopsis, not a command

@@ -1,0 +1,1 @@
+"""Telling right replies from wrong ones; shared by synthesis and evaluation."""

@@ -1,0 +1,1 @@
+"""Dynosaur: tasks from the metadata of tables, and rows from their cells."""
