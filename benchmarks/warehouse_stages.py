@@ -14,7 +14,7 @@ from threading import Event, Thread
 import psutil
 
 from flows import measure, sources
-from flows.choose import SELECTED_FILE, Choice, Question, chosen_rows, exclude, select
+from flows.choose import Choice, Question, chosen_rows, exclude, select
 from flows.clean import clean
 from flows.describe import describe
 from flows.meter import Meter, passes
@@ -29,6 +29,7 @@ from selection.table import build
 from warehouse.export import export
 from warehouse.pools import examples_of
 from warehouse.sources import locate
+from warehouse.tables import SELECTED_FILE
 
 ROW_FILTERS = ("length", "turns", "empty_reply", "truncated_reply", "refusal", "boilerplate", "repetition",
                "code_fence", "mojibake", "pii")  # fmt: skip

@@ -23,12 +23,11 @@ from warehouse.ids import IdIndex
 from warehouse.pools import PoolReader
 from warehouse.records import Rows, Selection, Spec, canonical
 from warehouse.store import Artifact, Draft, Work
-from warehouse.tables import SELECTED, SELECTION, write_rows
+from warehouse.tables import SELECTED, SELECTED_FILE, SELECTION, write_rows
 
 OVERLAP_VERSION = 2
 SELECT_VERSION = 3
 CANDIDATES_FILE = "candidates.npy"
-SELECTED_FILE = "selected.parquet"
 CHOSEN_COLUMNS = ["row", "sample_id", "rank", "score", "weight", "reason", "source"]
 SAMPLE_COLUMNS = [
     "sample_id", "source", "messages", "turns", "chars", "language", "has_code", "has_math", "family", "licence",

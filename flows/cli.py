@@ -8,10 +8,12 @@ import errno
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from flows.synth.verbs import synth
+from flows.verb import AsJson, Home, Overrides, existing, home_of, print_result, run_job
 from warehouse.errors import InputError
 
 app = typer.Typer(
@@ -24,14 +26,9 @@ app = typer.Typer(
 )
 cache = typer.Typer(help="Look into the artifacts of the home.", no_args_is_help=True)
 app.add_typer(cache, name="cache")
+app.add_typer(synth, name="synth")
 pool = typer.Typer(help="Look into the pools of the home.", no_args_is_help=True)
 app.add_typer(pool, name="pool")
-
-Home = Annotated[
-    Path | None, typer.Option("--home", help="Where everything is kept; default WINNOW_HOME or ./winnow-home.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line of stdout.")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, for instance budgets=[500].")]
 
 
 class OutFormat(StrEnum):
@@ -82,7 +79,7 @@ def demo(overrides: Overrides = None, home: Home = None, as_json: AsJson = False
     """Run the main job on generated data: race selection methods on a skill with known truth."""
     from flows.start import DEMO
 
-    _run(DEMO, overrides, home, as_json, "demo")
+    run_job(DEMO, overrides, home, as_json, "demo")
 
 
 @app.command()
@@ -93,7 +90,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a recipe: synthesize, ingest, measure, select, tune, assess, report."""
-    _run(recipe, overrides, home, as_json, "run")
+    run_job(recipe, overrides, home, as_json, "run")
 
 
 @app.command()
@@ -104,7 +101,7 @@ def advise(
     as_json: AsJson = False,
 ) -> None:
     """Say what mixture of sources to train on, from pilot runs or distances to the target."""
-    _run(recipe, overrides, home, as_json, "advise")
+    run_job(recipe, overrides, home, as_json, "advise")
 
 
 @app.command()
@@ -115,7 +112,7 @@ def scorers(
     as_json: AsJson = False,
 ) -> None:
     """Make the two scorers that `deita` reads: a judge grades evolved seeds, models learn from that."""
-    _run(recipe, overrides, home, as_json, "scorers")
+    run_job(recipe, overrides, home, as_json, "scorers")
 
 
 @app.command()
@@ -154,7 +151,7 @@ def select(
         out_format=out_format.value,
         seed=seed,
     )
-    _print_result(select_rows(request, _home(home)), as_json)
+    print_result(select_rows(request, home_of(home)), as_json)
 
 
 @app.command()
@@ -171,7 +168,7 @@ def sql(
     """Ask the warehouse; read-only, and never in the way of a run. Of several statements the last one answers."""
     from flows.tables import answer, statements
 
-    text = answer(_existing(home), statements(query, file), out_format and out_format.value, out, rows)
+    text = answer(existing(home), statements(query, file), out_format and out_format.value, out, rows)
     if text:
         typer.echo(text)
 
@@ -196,7 +193,7 @@ def export(
     """Write a selection, or a cleaned pool, for a trainer."""
     from flows.exports import export_named
 
-    typer.echo(export_named(_existing(home), selection, out, out_format.value, bundle, repeat_weights))
+    typer.echo(export_named(existing(home), selection, out, out_format.value, bundle, repeat_weights))
 
 
 @app.command()
@@ -209,7 +206,7 @@ def report(
     """Write the HTML report of a run again and print its path."""
     from flows.report import write_report
 
-    typer.echo(str(write_report(_existing(home), run_id)))
+    typer.echo(str(write_report(existing(home), run_id)))
 
 
 @app.command()
@@ -219,7 +216,7 @@ def doctor(
     """Check the install, the home, the server, the model and the memory, and say what to do."""
     from flows.doctor import examine
 
-    findings = examine(_home(home), recipe)
+    findings = examine(home_of(home), recipe)
     for finding in findings:
         typer.echo(str(finding))
     raise typer.Exit(0 if all(finding.good for finding in findings) else 1)
@@ -246,7 +243,7 @@ def deploy(
     """Register a recipe as a Prefect deployment with a schedule; `winnow serve` runs what is due."""
     from flows.deploy import deploy_recipe
 
-    typer.echo(deploy_recipe(recipe, overrides or [], cron, timezone, _home(home)))
+    typer.echo(deploy_recipe(recipe, overrides or [], cron, timezone, home_of(home)))
 
 
 @app.command()
@@ -254,7 +251,7 @@ def serve(home: Home = None) -> None:
     """Run deployed recipes when they are due, until stopped."""
     from flows.deploy import serve_deployments
 
-    serve_deployments(_home(home))
+    serve_deployments(home_of(home))
 
 
 @cache.command("ls")
@@ -264,7 +261,7 @@ def cache_ls(
     """List the artifacts of the home."""
     from flows.cache import listing
 
-    typer.echo(listing(_existing(home), verify))
+    typer.echo(listing(existing(home), verify))
 
 
 @cache.command("explain")
@@ -276,7 +273,7 @@ def cache_explain(
     """Say which part of the key differs between two runs or two artifacts."""
     from flows.cache import explain
 
-    typer.echo(explain(_existing(home), first, second))
+    typer.echo(explain(existing(home), first, second))
 
 
 @cache.command("prune")
@@ -291,7 +288,7 @@ def cache_prune(
     """Remove artifacts and signals that nothing kept was made from, and say what was freed."""
     from flows.cache import prune
 
-    typer.echo(prune(_existing(home), keep, days, dry_run))
+    typer.echo(prune(existing(home), keep, days, dry_run))
 
 
 Remote = Annotated[str, typer.Argument(metavar="URL", help="A folder, s3://bucket/folder, or another fsspec URL.")]
@@ -305,7 +302,7 @@ def cache_push(url: Remote, keys: Keys = None, home: Home = None) -> None:
     """Copy artifacts and what they were made from to a shared place; what is there already is not sent again."""
     from flows.cache import push
 
-    typer.echo(push(_existing(home), url, keys or []))
+    typer.echo(push(existing(home), url, keys or []))
 
 
 @cache.command("pull")
@@ -313,7 +310,7 @@ def cache_pull(url: Remote, keys: Keys = None, home: Home = None) -> None:
     """Copy artifacts and what they were made from into the home; every file is verified."""
     from flows.cache import pull
 
-    typer.echo(pull(_home(home), url, keys or []))
+    typer.echo(pull(home_of(home), url, keys or []))
 
 
 PoolName = Annotated[str, typer.Argument(help="A pool's name (its latest version), name@2, or the beginning of a key.")]
@@ -324,7 +321,7 @@ def pool_ls(home: Home = None) -> None:
     """List the pool versions of the home."""
     from flows.pool_verbs import listing
 
-    typer.echo(listing(_existing(home)))
+    typer.echo(listing(existing(home)))
 
 
 @pool.command("show")
@@ -332,7 +329,7 @@ def pool_show(name: PoolName, home: Home = None) -> None:
     """Say what a pool holds, what was kept out of it, and what was chosen from it."""
     from flows.pool_verbs import show
 
-    typer.echo(show(_existing(home), name))
+    typer.echo(show(existing(home), name))
 
 
 @pool.command("diff")
@@ -345,7 +342,7 @@ def pool_diff(
     """Say how two pool versions differ: rows by source, and facts that changed."""
     from flows.pool_verbs import diff
 
-    typer.echo(diff(_existing(home), first, second, rows))
+    typer.echo(diff(existing(home), first, second, rows))
 
 
 @pool.command("sample")
@@ -362,7 +359,7 @@ def pool_sample(
     """Print conversations drawn from a pool."""
     from flows.pool_verbs import Wish, sample
 
-    typer.echo(sample(_existing(home), name, Wish(n, seed, source, dropped, where), as_json))
+    typer.echo(sample(existing(home), name, Wish(n, seed, source, dropped, where), as_json))
 
 
 @pool.command("materialize")
@@ -375,7 +372,7 @@ def pool_materialize(
     """Write pools, and all that was made of them, to one DuckDB file for who does not have the home."""
     from flows.pool_verbs import materialized
 
-    typer.echo(materialized(_existing(home), names, file, force))
+    typer.echo(materialized(existing(home), names, file, force))
 
 
 @app.command()
@@ -387,36 +384,7 @@ def lineage(
     """Show everything that a result was made from, back to the source files."""
     from flows.cache import lineage as ancestors
 
-    typer.echo(ancestors(_existing(home), key, as_json))
-
-
-def _run(recipe: Path, overrides: list[str] | None, home: Path | None, as_json: bool, command: str) -> None:
-    from flows.launch import launch
-
-    _print_result(launch(recipe, overrides or [], _home(home), command), as_json)
-
-
-def _print_result(result: Any, as_json: bool) -> None:
-    if as_json:
-        typer.echo(result.as_json())
-    else:
-        typer.echo(result.as_text())
-
-
-def _home(home: Path | None) -> Path:
-    """The home, made absolute: a schedule starts elsewhere."""
-    from flows.settings import Settings
-
-    return (home or Settings().home).expanduser().absolute()
-
-
-def _existing(home: Path | None) -> Path:
-    found = _home(home)
-    if not (found / "artifacts").is_dir():
-        raise InputError(
-            f"there is no home at {found}; name one with --home or WINNOW_HOME, or make one with `winnow demo`"
-        )
-    return found
+    typer.echo(ancestors(existing(home), key, as_json))
 
 
 def main() -> None:

@@ -50,18 +50,19 @@ class ConsoleListener:
         if self._bar is not None and record.name in self._tasks:
             self._bar.remove_task(self._tasks.pop(record.name))
 
-    def progress(self, name: str, done: int, total: int | None) -> None:
+    def progress(self, name: str, done: int, total: int | None, note: str = "") -> None:
         now = time.monotonic()
         begun, told = self._clocks.setdefault(name, (now, now))
         rate = done / (now - begun) if now > begun else 0.0
         if self._bar is not None:
             if name not in self._tasks:
                 self._tasks[name] = self._bar.add_task(escape(name), total=total, rate="")
-            self._bar.update(self._tasks[name], completed=done, total=total, rate=f"{rate:,.0f}/s")
+            self._bar.update(self._tasks[name], completed=done, total=total, rate=note or f"{rate:,.0f}/s")
         elif now - told >= PLAIN_EVERY_S:
             self._clocks[name] = (begun, now)
             left = f", {(total - done) / rate:.0f} s left" if total and rate else ""
-            self.say(f"  {name}: {done:,}{f' of {total:,}' if total else ''} ({rate:,.0f}/s{left})")
+            more = f"; {note}" if note else ""
+            self.say(f"  {name}: {done:,}{f' of {total:,}' if total else ''} ({rate:,.0f}/s{left}){more}")
 
 
 def line(record: StageRecord) -> str:

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flows import leftovers, recipes, server
 from flows.console import ConsoleListener
-from flows.race import check
+from flows.race import check_race
 from flows.settings import CONSOLE, Settings
 from warehouse.errors import InputError
 from warehouse.store import Store, write_atomically
@@ -26,7 +26,7 @@ def deploy_recipe(path: Path, overrides: Sequence[str], cron: str, timezone: str
     Registering the same name again replaces recipe and schedule. Raises `InputError` for a wrong recipe or cron line.
     """
     recipe = recipes.load(path, overrides)
-    check(recipe)
+    check_race(recipe)
     check_schedule(cron, timezone)
     Store.open(home)
     ui = server.ensure(home, Settings().prefect_port, ConsoleListener().say)

@@ -10,6 +10,8 @@ from flows.outcome import Outcome, RaceOutcome
 from flows.recipes import Recipe
 from flows.scoring import scorers
 from flows.scoring.outcome import ScorerOutcome
+from flows.synth import job
+from flows.synth.outcome import SynthOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +23,11 @@ class Job:
     outcome: type[Outcome]
 
 
-RACE = Job(race.check, race.race, RaceOutcome)
+RACE = Job(race.check_race, race.race, RaceOutcome)
 JOBS = {
     "run": RACE,
     "demo": RACE,
     "advise": Job(advise.check, advise.advise, AdviceOutcome),
+    "synth": Job(job.check, job.synth, SynthOutcome),
     "scorers": Job(scorers.check, scorers.scorers, ScorerOutcome),
 }

@@ -12,7 +12,6 @@ from flows.choose import Choice, Question, check_budget, check_clean, exclude, s
 from flows.compare import Arm, compare, rows_of
 from flows.describe import describe
 from flows.engine import Engine
-from flows.entries import make
 from flows.measure import cost, measure
 from flows.meter import Meter, passes
 from flows.outcome import RaceOutcome
@@ -21,6 +20,7 @@ from flows.report import write_report
 from flows.report.write import NAME
 from flows.run import Listener, Run, begun
 from flows.sieve import Sieve
+from flows.synth.stage import Kitchen
 from flows.tune import train, trainer
 from flows.warmup import warm_up
 from flows.workers import Workers
@@ -29,13 +29,20 @@ from models.tokens import counter
 from selection.limits import Limits
 from selection.problem import signals_of
 from selection.table import build
-from synthesis.table import SYNTHESIZERS
-from warehouse import pools
 from warehouse.errors import InputError
 from warehouse.records import Rows, Spec
 from warehouse.store import Artifact
 
 CONTROL = "balanced_random"
+EXAMPLES = {"methods": "methods: [balanced_random, rds_plus]", "budgets": "budgets: [1000]"}
+
+
+def check_race(recipe: Recipe) -> None:
+    """`check`, and that there is something to choose with."""
+    for name in ("methods", "budgets"):
+        if not getattr(recipe, name):
+            raise InputError(f"the recipe chooses nothing: give `{name}`, such as `{EXAMPLES[name]}`")
+    check(recipe)
 
 
 def check(recipe: Recipe) -> None:
@@ -44,10 +51,7 @@ def check(recipe: Recipe) -> None:
         if choice.method.compares and not recipe.target:
             raise InputError(f"method {choice.name!r} compares rows with a target set: give `target`")
     for source in (*recipe.pool, *recipe.target, *recipe.test):
-        if source.synthesize is not None:
-            make("synthesizer", SYNTHESIZERS, source.synthesize, source.params)
-        else:
-            pools.probe(sources.located(source, Path(recipe.data)).source)
+        sources.check(source, recipe)
     cleaning.check(recipe.filters, [name for name in ("target", "test") if getattr(recipe, name)])
     counter(fetch(tokenizer_of(recipe)))
     if recipe.train is not None:
@@ -92,6 +96,11 @@ class Race:
     engine: Engine
     workers: Workers
     meter: Meter
+    kitchen: Kitchen
+
+    @classmethod
+    def of(cls, recipe: Recipe, run: Run, engine: Engine, workers: Workers) -> "Race":
+        return cls(recipe, run, engine, workers, meter_of(recipe), Kitchen.of(recipe))
 
     def question(self) -> tuple[Question, Artifact | None]:
         """The ingested pool and target, what may not be chosen, and the test set."""
@@ -114,7 +123,7 @@ class Race:
 
     def _prepare(self, name: str, given: Sequence[Source]) -> Artifact:
         full_name = f"{self.recipe.name} {name}"
-        return sources.prepare(self.run, full_name, given, self.data, self.recipe.seed, self.workers)
+        return sources.prepare(self.run, full_name, given, self.data, self.kitchen, self.workers)
 
     @property
     def data(self) -> Path:
@@ -206,7 +215,7 @@ def race(
 ) -> RaceOutcome:
     """Run `recipe` in `home`. An interrupted run keeps its finished stages; the same recipe goes on from there."""
     with begun(recipe, home, command, listener, NAME) as run:
-        outcome = _stages(Race(recipe, run, engine, workers, meter_of(recipe)), ui)
+        outcome = _stages(Race.of(recipe, run, engine, workers), ui)
     engine.call("report", partial(write_report, run.store.home, run.log.run))  # it says when the run ended
     return outcome
 

@@ -6,17 +6,46 @@ Errors name the file, the line and the key. `key=value` overrides use dotted key
 
 import difflib
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from models.endpoint.spec import EndpointSpec
 from warehouse.errors import InputError
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Named(BaseModel):
+    """An entry of a table and its parameters: `name` alone, or `name` with parameters beside it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+Entry = Annotated[Named, BeforeValidator(_named)]
 
 
 class Source(_Part):
@@ -25,6 +54,15 @@ class Source(_Part):
     path: str | None = Field(None, description="file, folder or hub name; a relative path starts at `data`")
     synthesize: str | None = Field(None, description="name of a synthesizer")
     params: dict[str, Any] = Field(default_factory=dict, description="parameters of the synthesizer")
+    seeds: list["Source"] = Field(default_factory=list, description="rows that the synthesizer starts from")
+    models: dict[str, Entry] = Field(
+        default_factory=dict,
+        description="model of each role: one of this machine by path or hub name, or one of `endpoints`",
+    )
+    encoders: dict[str, str] = Field(default_factory=dict, description="encoder of each role, by path or hub name")
+    verifiers: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="parameters of verifiers, by the verifier's name"
+    )
     skip: int = Field(0, ge=0, description="rows left out at the start of `path`")
     limit: int | None = Field(None, gt=0, description="rows taken at most")
     licence: str | None = Field(None, description="licence of rows that name none; default the folder's README.md")
@@ -33,8 +71,9 @@ class Source(_Part):
     def _one_of(self) -> "Source":
         if (self.path is None) == (self.synthesize is None):
             raise ValueError("give either `path` or `synthesize`")
-        if self.params and self.synthesize is None:
-            raise ValueError("`params` belongs to `synthesize`")
+        for name in ("params", "seeds", "models", "encoders", "verifiers"):
+            if getattr(self, name) and self.synthesize is None:
+                raise ValueError(f"`{name}` belongs to `synthesize`")
         if self.synthesize is not None and (self.skip or self.limit):
             raise ValueError("`skip` and `limit` belong to `path`; a synthesizer has its own number of rows")
         return self
@@ -56,25 +95,6 @@ class Representation(_Part):
         if self.model is not None and self.encoder is not None:
             raise ValueError("give either `model` or `encoder`, not both")
         return self
-
-
-def _named(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-class Named(BaseModel):
-    """An entry of a table and its parameters: `name` alone, or `name` with parameters beside it."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    name: str
-
-    @property
-    def params(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
-
-
-Entry = Annotated[Named, BeforeValidator(_named)]
 
 
 def _off(value: Any) -> Any:
@@ -149,6 +169,19 @@ class Scorers(_Part):
     trust_remote_code: bool = Field(False, description="run code that comes with these models")
 
 
+class Spend(_Part):
+    """What one run may spend at endpoints, over all of them; what is over it is asked for by a later run."""
+
+    usd: Decimal | None = Field(None, ge=0, description="US dollars, by the endpoints' prices")
+    tokens: int | None = Field(None, ge=0, description="tokens of prompts and replies")
+    requests: int | None = Field(None, ge=0, description="requests sent, failed ones included")
+    seconds: float | None = Field(None, ge=0, description="seconds from the first request")
+
+
+COPIES = ("exact_duplicate", "near_duplicate")  # filters that rows made from seeds or by models pass, unless turned off
+LEAKS = ("contamination",)
+
+
 class Recipe(_Part):
     """A run: pool, target, methods, budgets and seeds; with `train` and `tasks` it becomes a race."""
 
@@ -167,8 +200,8 @@ class Recipe(_Part):
     representation: Representation = Field(
         default_factory=lambda: Representation(model="winnow-tiny"), description="what turns a row into a vector"
     )
-    methods: list[Entry] = Field(min_length=1, description="selection methods, by name or with parameters")
-    budgets: list[Annotated[int, Field(gt=0)]] = Field(min_length=1, description="rows (or tokens) to choose")
+    methods: list[Entry] = Field(default_factory=list, description="selection methods, by name or with parameters")
+    budgets: list[Annotated[int, Field(gt=0)]] = Field(default_factory=list, description="rows (or tokens) to choose")
     budget_unit: Literal["rows", "tokens"] = Field("rows", description="what `budgets`, `caps` and `floors` count")
     caps: dict[str, float] = Field(
         default_factory=dict,
@@ -182,13 +215,27 @@ class Recipe(_Part):
     tasks: list[Entry] = Field(default_factory=list, description="evaluation tasks over `test`")
     advise: Advise | None = Field(None, description="what `winnow advise` is asked")
     scorers: Scorers | None = Field(None, description="what `winnow scorers` makes scorers of")
+    endpoints: dict[str, EndpointSpec] = Field(
+        default_factory=dict, description="language models behind OpenAI-compatible servers, by name"
+    )
+    spend: Spend = Field(default_factory=Spend, description="limits on what a run spends at endpoints")
     seed: int = Field(0, ge=0, description="seed of everything that is not an arm's own")
 
     @property
     def filters(self) -> list[Clean]:
-        """The cleaning filters, what `deny_licences` forbids first."""
+        """The cleaning filters: what `deny_licences` forbids, those named, and what made rows must pass in any case."""
         denied = [Clean.model_validate({"name": "licence", "deny": self.deny_licences})] if self.deny_licences else []
-        return denied + self.clean
+        named = {each.name for each in self.clean}
+        made = any(source.models or source.seeds for source in self.pool)
+        checks = (*COPIES, *(LEAKS if self.target or self.test else ())) if made else ()
+        return denied + self.clean + [Clean(name=name) for name in checks if name not in named]
+
+    @field_validator("endpoints", mode="before")
+    @classmethod
+    def _by_name(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: {"name": name, **one} if isinstance(one, dict) else one for name, one in given.items()}
 
     @model_validator(mode="after")
     def _whole(self) -> "Recipe":
@@ -327,6 +374,7 @@ def _line(node: yaml.Node | None, loc: Sequence[Any]) -> int:
 _PARTS: dict[str, type[BaseModel]] = {
     "pool": Source, "target": Source, "test": Source, "representation": Representation, "train": Train,
     "advise": Advise, "pilots": Pilots, "scorers": Scorers, "seeds": Source,
+    "endpoints": EndpointSpec, "spend": Spend,
 }  # fmt: skip
 
 

@@ -38,7 +38,7 @@ class Listener(Protocol):
 
     def stage(self, record: StageRecord) -> None: ...
 
-    def progress(self, name: str, done: int, total: int | None) -> None: ...
+    def progress(self, name: str, done: int, total: int | None, note: str = "") -> None: ...
 
     def say(self, text: str) -> None: ...
 
@@ -49,7 +49,7 @@ class Silent:
     def stage(self, record: StageRecord) -> None:
         pass
 
-    def progress(self, name: str, done: int, total: int | None) -> None:
+    def progress(self, name: str, done: int, total: int | None, note: str = "") -> None:
         pass
 
     def say(self, text: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from flows import measure, sources
-from flows.choose import SELECTED_FILE, Choice, Question, check_budget, chosen_rows, exclude, select
+from flows.choose import Choice, Question, check_budget, chosen_rows, exclude, select
 from flows.clean import clean
 from flows.console import ConsoleListener
 from flows.meter import Meter, passes
@@ -30,6 +30,7 @@ from warehouse.errors import InputError
 from warehouse.export import check_export, export
 from warehouse.pools import examples_of
 from warehouse.store import Artifact
+from warehouse.tables import SELECTED_FILE
 
 DEFAULT_MODEL = "winnow-tiny"
 CLEAN = (Clean(name="duplicate_id"),)  # cleaning is a recipe's business; what this verb is given, it chooses from

@@ -1,29 +1,23 @@
 """From what a recipe names to a pool version: synthesize where rows are to be made, then ingest shard by shard."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from flows.entries import make
-from flows.recipes import Source
+from flows.recipes import Recipe, Source
 from flows.run import Counts, Run, produce
 from flows.spread import spread
+from flows.synth.asked import synthesis_of
+from flows.synth.spend import check_endpoints
+from flows.synth.stage import Kitchen, synthesize
 from flows.workers import Workers
-from models.converse import Place, converse
-from models.dialogue import Accepted, Rejected
-from synthesis.table import SYNTHESIZERS
 from warehouse import pools, shards, sources
 from warehouse.errors import InputError
 from warehouse.licences import card_licence
 from warehouse.pool_writer import SAMPLES_FILE
 from warehouse.pools import PoolReader
-from warehouse.records import canonical
 from warehouse.store import Artifact, Draft, Store, Work
-from warehouse.tables import GENERATIONS, write_rows
 
 SYNTHESIZE_VERSION = 1
 SHARD_VERSION = 2
@@ -40,16 +34,35 @@ class Given:
     made_by: str | None = None
 
 
-def prepare(run: Run, name: str, given: Sequence[Source], data: Path, seed: int, workers: Workers) -> Artifact:
+def check(source: Source, recipe: Recipe) -> None:
+    """Raise `InputError` for what can be known to be wrong with `source` before work starts."""
+    if source.synthesize is None:
+        pools.probe(located(source, Path(recipe.data)).source)
+        return
+    asked = synthesis_of(source, recipe.endpoints, Path(recipe.data))
+    asked.check()
+    check_endpoints(asked.endpoints, recipe.spend)
+    for seeds in source.seeds:
+        check(seeds, recipe)
+
+
+def prepare(run: Run, name: str, given: Sequence[Source], data: Path, kitchen: Kitchen, workers: Workers) -> Artifact:
     """The pool version of `given` under `name`: one stage per synthesizer, and one that ingests all."""
-    return ingest(run, name, [_given(run, name, source, data, seed) for source in given], workers)
+    return ingest(run, name, [_given(run, name, source, data, kitchen, workers) for source in given], workers)
 
 
-def _given(run: Run, name: str, source: Source, data: Path, seed: int) -> Given:
+def _given(run: Run, name: str, source: Source, data: Path, kitchen: Kitchen, workers: Workers) -> Given:
     if source.synthesize is None:
         return located(source, data)
-    made = synthesize(run, f"synthesize {name}", source.synthesize, source.params, seed)
+    made = made_of(run, name, source, data, kitchen, workers)
     return synthesized(made, source.synthesize, source.licence)
+
+
+def made_of(run: Run, name: str, source: Source, data: Path, kitchen: Kitchen, workers: Workers) -> Artifact:
+    """The rows that the synthesizer of `source` makes, its seeds prepared before."""
+    asked = synthesis_of(source, kitchen.endpoints, data)
+    seeds = prepare(run, f"{name} seeds", source.seeds, data, kitchen, workers) if source.seeds else None
+    return synthesize(run, f"synthesize {name}", asked, seeds, kitchen, workers)
 
 
 def synthesized(made: Artifact, synthesizer: str, licence: str | None = None) -> Given:
@@ -79,55 +92,6 @@ def _is_here(path: Path) -> bool:
 def _folder_of(path: Path) -> Path:
     """`path`, or the folder before the colon of `folder:split`."""
     return path if path.exists() else path.with_name(path.name.rpartition(":")[0] or path.name)
-
-
-def synthesize(run: Run, name: str, synthesizer: str, params: dict[str, object], seed: int) -> Artifact:
-    """Rows made by a synthesizer that needs no seeds, as a JSONL file of messages and as the table `generations`."""
-    job = make("synthesizer", SYNTHESIZERS, synthesizer, params)
-    work = Work("synthesize", SYNTHESIZE_VERSION, {"synthesizer": synthesizer, "params": params}, seed=seed)
-
-    def produce(draft: Draft) -> Counts:
-        rows: list[Accepted] = []
-        dropped: dict[str, int] = {}
-
-        def emit(_: Place, made: Sequence[Accepted | Rejected], __: Sequence[str]) -> None:
-            for row in made:
-                if isinstance(row, Accepted):
-                    rows.append(row)
-                else:
-                    dropped[row.reason] = dropped.get(row.reason, 0) + 1
-            run.listener.progress(name, len(rows), None)
-
-        converse([job((), np.random.default_rng(seed))], {}, emit=emit)
-        write_generations(draft.folder, work, synthesizer, params, seed, rows)
-        return Counts(len(rows) + sum(dropped.values()), len(rows), dropped)
-
-    return run.stage(name, work, produce)
-
-
-def write_generations(
-    folder: Path, work: Work, synthesizer: str, params: dict[str, object], seed: int, rows: Sequence[Accepted]
-) -> None:
-    """Rows as a JSONL file of messages, which `synthesized` reads, and as the table `generations`."""
-    with (folder / ROWS_FILE).open("w", encoding="utf-8") as file:
-        for row in rows:
-            messages = [{"role": m.role, "content": m.content} for m in row.example.messages]
-            line = {"messages": messages, "source": row.example.source, "meta": dict(row.example.meta)}
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    table = [
-        {
-            "generation": work.key,
-            "row": place,
-            "sample_id": row.example.sample_id,
-            "synthesizer": synthesizer,
-            "params": canonical(params),
-            "seed": seed,
-            "source": row.example.source,
-            "meta": canonical(dict(row.example.meta)),
-        }
-        for place, row in enumerate(rows)
-    ]
-    write_rows(folder / "generations.parquet", GENERATIONS, table)
 
 
 def ingest(run: Run, name: str, given: Sequence[Given], workers: Workers) -> Artifact:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from flows.choose import SELECTED_FILE, chosen_rows
+from flows.choose import chosen_rows
 from flows.recipes import Train
 from flows.run import Counts, Run
 from flows.workers import Workers
@@ -23,7 +23,7 @@ from training.table import TRAINERS
 from warehouse.errors import InputError
 from warehouse.records import Dataset, Spec, canonical
 from warehouse.store import Artifact, Draft, Work
-from warehouse.tables import CHECKPOINT, LOSSES, write_rows
+from warehouse.tables import CHECKPOINT, LOSSES, SELECTED_FILE, write_rows
 
 TRAIN_VERSION = 1
 WEIGHTS = "model"

@@ -151,10 +151,10 @@ class Placed:
 
     def reasons(self, rows: Rows, labels: NDArray[Any], replies: Replies) -> list[str]:
         """(k,) of `rows`, whose instructions are `labels` (k,)."""
+        per_token, tokens, replied = -replies.nll, replies.tokens, self.choices
         return [
-            f"instruction={label} replies={self.choices[row]} logprob={-replies.nll[row]:.4g} "
-            f"tokens={replies.tokens[row]} {self._place(row)}"
-            for row, label in zip(rows.tolist(), labels.tolist(), strict=True)
+            f"instruction={label} replies={replied[i]} logprob={per_token[i]:.4g} tokens={tokens[i]} {self._place(i)}"
+            for i, label in zip(rows.tolist(), labels.tolist(), strict=True)
         ]
 
     def _place(self, row: int) -> str:

@@ -90,7 +90,7 @@ class Grouping:
         }
 
     def told(self, source: int) -> str:
-        return f"group={_word(self.names[self.of[source]])} " if self.names else ""
+        return "group=" + _word(self.names[self.of[source]]) + " " if self.names else ""
 
 
 def grouping_of(groups: Groups | None, sources: Sequence[str]) -> Grouping:

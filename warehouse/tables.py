@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+SELECTED_FILE = "selected.parquet"
 STRING, INT, FLOAT, BOOL = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 TIME = pa.timestamp("us", tz="UTC")
 
@@ -63,8 +64,21 @@ NEIGHBOURS = _schema(
 TOKENS = _schema(tokens=pa.int32())
 DESCRIBE = _schema(description=STRING, pool=STRING, tokenizer=STRING, model=STRING, rows=INT, tokens=INT)
 GENERATIONS = _schema(
-    generation=STRING, row=INT, sample_id=STRING, synthesizer=STRING, params=STRING, seed=INT, source=STRING,
-    meta=STRING,
+    generation=STRING, row=INT, sample_id=STRING, synthesizer=STRING, params=STRING, models=STRING, seed=INT,
+    source=STRING, licence=STRING, parents=pa.list_(STRING), replies=pa.list_(STRING), meta=STRING,
+)  # fmt: skip
+SYNTHESIS_REJECTS = _schema(
+    source=STRING, location=STRING, reason=STRING, detail=STRING, messages=STRING, parents=pa.list_(STRING),
+    replies=pa.list_(STRING), meta=STRING,
+)  # fmt: skip
+REPLIES = _schema(
+    generation=STRING, reply=STRING, model=STRING, served_model=STRING, prompt=STRING, params=STRING, text=STRING,
+    finish_reason=STRING, failure=STRING, prompt_tokens=INT, completion_tokens=INT, seconds=FLOAT, cost_usd=FLOAT,
+    made=TIME,
+)  # fmt: skip
+ATTEMPTS = _schema(
+    generation=STRING, reply=STRING, number=INT, model=STRING, started=TIME, seconds=FLOAT, status=INT, outcome=STRING,
+    error=STRING, prompt_tokens=INT, completion_tokens=INT, cost_usd=FLOAT,
 )  # fmt: skip
 CHECKPOINT = _schema(
     checkpoint=STRING, base=STRING, base_fingerprint=STRING, trainer=STRING, params=STRING, data=STRING, seed=INT,

@@ -2,6 +2,7 @@
 
 from warehouse import lineage
 from warehouse.advice_views import ADVICE_VIEWS
+from warehouse.synthesis_views import SYNTHESIS_VIEWS
 from warehouse.view import View, parquet
 
 # The files of a pool are shared with its other versions: its key is the name of their folder, and the number of their
@@ -93,14 +94,18 @@ VIEWS: dict[str, View] = {
         "SELECT pool, model, sum(tokens) AS tokens, max(tokens) AS longest FROM token_counts GROUP BY ALL",
     ),
     "rejects": View(
-        "One row per row that was not kept on import, with its reason.",
+        "One row per row that was not kept on import, or was refused where rows were synthesized, with its reason.",
         _REJECTS,
         {
-            "pool": "key of the pool version that lacks it",
-            "source": "where the row came from",
+            "pool": "key of the pool version or of the synthesis that lacks it",
+            "source": "where the row came from: a source, or a synthesizer",
             "location": "file and line or row",
             "reason": "from a closed list",
             "detail": "excerpt or explanation",
+            "messages": "the refused row of a synthesis, JSON",
+            "parents": "sample ids of the seeds that row was made from",
+            "replies": "keys of the model replies behind it, see `replies`",
+            "meta": "what is known of it, JSON",
         },
         "Why were rows dropped?",
         "SELECT source, reason, count(*) AS n FROM rejects GROUP BY ALL ORDER BY n DESC",
@@ -225,22 +230,7 @@ VIEWS: dict[str, View] = {
         "SELECT method, source, count(*) AS n FROM selected WHERE seed = 0 GROUP BY ALL ORDER BY method, n DESC",
     ),
     **ADVICE_VIEWS,
-    "generations": View(
-        "One row per synthesized row that was accepted.",
-        parquet("artifacts/synthesize/*/generations.parquet"),
-        {
-            "generation": "key of the synthesis",
-            "row": "order in which it was made",
-            "sample_id": "hash of the messages",
-            "synthesizer": "name of the synthesizer",
-            "params": "its parameters, JSON",
-            "seed": "seed of the job",
-            "source": "source label it was given",
-            "meta": "what is known of the row (skill, noise, ...), JSON",
-        },
-        "How much of what was synthesized is noisy?",
-        "SELECT source, meta->>'noise' AS noise, count(*) AS n FROM generations GROUP BY ALL ORDER BY n DESC",
-    ),
+    **SYNTHESIS_VIEWS,
     "checkpoints": View(
         "One row per fine-tuned model.",
         parquet("artifacts/train/*/checkpoint.parquet"),

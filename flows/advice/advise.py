@@ -13,7 +13,7 @@ from flows.advice.outcome import AdviceOutcome
 from flows.advice.pilots import Stock
 from flows.choose import check_clean
 from flows.engine import Engine
-from flows.race import Race, meter_of
+from flows.race import Race
 from flows.recipes import Advise, Recipe
 from flows.run import Listener, begun
 from flows.tune import trainer
@@ -61,7 +61,7 @@ def advise(
 ) -> AdviceOutcome:
     """Answer the part `advise` of `recipe` in `home`. An interrupted run keeps its finished pilots and goes on."""
     with begun(recipe, home, command, listener) as run:
-        return _stages(Race(recipe, run, engine, workers, meter_of(recipe)), ui)
+        return _stages(Race.of(recipe, run, engine, workers), ui)
 
 
 def _stages(race: Race, ui: str | None) -> AdviceOutcome:

@@ -9,12 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from flows.advice.pilots import MIXTURE_FILE, Blend, Stock
-from flows.choose import SELECTED_FILE
 from flows.recipes import Advise
 from selection.advice import Advice
 from warehouse.records import Rows, canonical
 from warehouse.store import Artifact, Draft, Work
-from warehouse.tables import ADVICE, write_rows
+from warehouse.tables import ADVICE, SELECTED_FILE, write_rows
 
 ADVICE_FILE = "advice.json"
 METRIC = "nll"  # nats per token of the gold replies, which every task measures

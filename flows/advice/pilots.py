@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from flows.choose import SAMPLE_COLUMNS, SELECTED_FILE, Question
+from flows.choose import SAMPLE_COLUMNS, Question
 from flows.run import Counts, Run
 from flows.sources import read
 from selection.dmt import source_rng
@@ -18,7 +18,7 @@ from warehouse.errors import InputError
 from warehouse.pools import PoolReader
 from warehouse.records import Floats, Rows
 from warehouse.store import Artifact, Draft, Work
-from warehouse.tables import MIXTURE, SELECTED, write_rows
+from warehouse.tables import MIXTURE, SELECTED, SELECTED_FILE, write_rows
 
 MIXTURE_VERSION = 1
 MIXTURE_FILE = "mixture.parquet"

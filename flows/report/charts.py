@@ -250,6 +250,40 @@ def histogram(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A labelled line through a histogram, its words on `line`, from 0."""
+
+    at: float
+    text: str
+    anchor: str
+    line: int
+
+
+def spread(
+    frame: Frame,
+    scale: Scale,
+    edges: Sequence[float],
+    counts: Sequence[int],
+    marked: Sequence[tuple[float, str]],
+    one: str,
+) -> Markup:
+    """A histogram: `counts` of `one` between `edges`, with a line and its words at each of `marked`."""
+    places = [scale.at(min(max(value, scale.low), scale.high)) for value, _ in marked]
+    words = [text for _, text in marked]
+    return render(
+        "charts/spread.svg.j2",
+        frame=frame,
+        at=[scale.at(edge) for edge in edges],
+        counts=counts,
+        top=max([1, *counts]),
+        one=one,
+        marks=[Mark(x, words[i], "end" if x > 50 else "start", i) for i, x in enumerate(places)],
+        ticks=_marks(scale),
+        height=HISTOGRAM_HEIGHT,
+    )
+
+
 def curves(frame: Frame, lines: Sequence[Line], x: Scale, y: Scale) -> Markup:
     """Lines over one pair of axes, which several charts may share; `y` runs from 100 (bottom) to 0."""
     drawn = [(line.hue, " ".join(f"{x.at(a)},{y.at(b)}" for a, b in line.points)) for line in lines]

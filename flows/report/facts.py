@@ -10,6 +10,7 @@ from flows.report.chosen import Overlap, Picks, ScoreSection, overlaps_of, picks
 from flows.report.failures import FailureSection, failures_of
 from flows.report.head import Again, Head, again_of, head_of
 from flows.report.loss_curves import TrainingSection, training_of
+from flows.report.made import Made, made_of
 from flows.report.mixture import Mixture, mixtures_of
 from flows.report.results import Board, boards
 from flows.report.stages import Funnel, Timings, candidates, funnel_of, timings_of
@@ -20,6 +21,7 @@ class Facts:
     """One field per section; an empty tuple or None where the run has nothing of it."""
 
     head: Head
+    made: Made
     picks: Picks
     boards: tuple[Board, ...]
     scores: ScoreSection
@@ -37,8 +39,10 @@ def collect(home: Path, run_id: str | None) -> Facts:
     """Read everything from the warehouse of `home`. Raises `InputError` for a run that is not there."""
     with open_book(home, run_id) as book:
         head, picks, results = head_of(book), picks_of(book), boards(book)
+        made = made_of(book)
         return Facts(
             head=head,
+            made=made,
             picks=picks,
             boards=results,
             scores=scores_of(book, picks),
@@ -49,5 +53,5 @@ def collect(home: Path, run_id: str | None) -> Facts:
             timings=timings_of(book),
             training=training_of(book, picks),
             failures=failures_of(book, results),
-            again=again_of(head, picks, results, book),
+            again=again_of(head, picks, results, made.syntheses, book),
         )

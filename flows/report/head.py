@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from flows.report.book import Book
 from flows.report.chosen import Picks
+from flows.report.made import Synthesis
 from flows.report.results import Board
 from flows.report.text import Excerpt, excerpt, label
 
@@ -81,17 +82,23 @@ def _lost(book: Book) -> int:
     return sum(book.artifact(kind, key) is None for kind, key in keys)
 
 
-def again_of(head: Head, picks: Picks, boards: Sequence[Board], book: Book) -> Again:
+def again_of(head: Head, picks: Picks, boards: Sequence[Board], syntheses: Sequence[Synthesis], book: Book) -> Again:
     """Commands and queries to paste, with the keys of this run filled in."""
     home = shlex.quote(head.home)
-    queries = (*_about_choice(picks), *(_about_results(book) if boards else ()), _about_stages(book))
+    queries = (
+        *_about_choice(picks),
+        *(_about_results(book) if boards else ()),
+        *_about_syntheses(syntheses),
+        _about_stages(book),
+    )
     return Again(_command(head, home), f"winnow sql --home {home} {_quoted(queries[0].sql)}", queries)
 
 
 def _command(head: Head, home: str) -> str:
     if head.command == "select":
         return ""
-    what = "demo" if head.command == "demo" else f"run {shlex.quote(head.recipe + '.yaml')}"
+    verb = "synth run" if head.command == "synth" else "run"
+    what = "demo" if head.command == "demo" else f"{verb} {shlex.quote(head.recipe + '.yaml')}"
     return f"winnow {what} --home {home}"
 
 
@@ -135,6 +142,40 @@ def _about_results(book: Book) -> tuple[Query, ...]:
             f"WHERE s.run = '{book.run}' AND e.value = 0\nORDER BY e.item_id, s.name LIMIT 50",
         ),
     )
+
+
+def _about_syntheses(syntheses: Sequence[Synthesis]) -> tuple[Query, ...]:
+    if not syntheses:
+        return ()
+    keys = _list([each.key for each in syntheses])
+    first = next(each for each in syntheses if each.models)
+    return (
+        Query(
+            "What did each accepted row cost per synthesizer?",
+            "SELECT synthesizer, accepted, tries, tokens, usd, tokens / accepted AS tokens_a_row,\n"
+            "       usd / accepted AS usd_a_row\n"
+            "FROM (SELECT generation, synthesizer, count(*) AS accepted FROM generations GROUP BY ALL)\n"
+            "LEFT JOIN (SELECT generation, count(*) AS tries, sum(prompt_tokens + completion_tokens) AS tokens,\n"
+            "                  sum(cost_usd) AS usd FROM attempts GROUP BY ALL) USING (generation)\n"
+            f"WHERE generation IN ({keys})",
+        ),
+        Query(
+            "Why were rows refused?",
+            "SELECT source AS synthesizer, reason, count(*) AS n, any_value(detail) AS example FROM rejects\n"
+            f"WHERE pool IN ({keys})\nGROUP BY ALL ORDER BY synthesizer, n DESC",
+        ),
+        Query(
+            f"Prompt, reply and row of {first.title}, side by side",
+            'SELECT g."row", r.prompt, r.text AS reply, s.messages FROM generations g\n'
+            "JOIN replies r ON r.generation = g.generation AND list_contains(g.replies, r.reply)\n"
+            "JOIN samples s ON s.sample_id = g.sample_id\n"
+            f"WHERE g.generation = '{first.key}'{_in_pool(first)}\nORDER BY g.\"row\" LIMIT 20",
+        ),
+    )
+
+
+def _in_pool(one: Synthesis) -> str:
+    return "" if one.pooled is None else f" AND s.pool = '{one.pooled.pool}'"
 
 
 def _about_stages(book: Book) -> Query:

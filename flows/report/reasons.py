@@ -75,6 +75,10 @@ _SENTENCES = (
         ("similarity", "noise_sd"),
         "Its similarity to the private release is {similarity}, with noise of standard deviation {noise_sd}.",
     ),
+    (
+        ("source", "share", "group"),
+        "Source {source} of group {group} has a share of {share}; the row was drawn at random.",
+    ),
     (("source", "share"), "Source {source} has a share of {share}; the row was drawn at random."),
     (
         ("source", "task_score", "round"),

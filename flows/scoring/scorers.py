@@ -21,13 +21,15 @@ from flows import race as racing
 from flows import sources
 from flows.choose import CANDIDATES_FILE, Choice, Question, select
 from flows.engine import Engine
-from flows.race import Race, meter_of
+from flows.race import Race
 from flows.recipes import Named, Recipe, Scorers, Train
 from flows.run import Counts, Listener, Run, begun
-from flows.scoring.grading import Voices, grade, local_voices
+from flows.scoring.grading import Voices, grade, voices_of
 from flows.scoring.outcome import ScorerOutcome
+from flows.synth.spend import check_endpoints
 from flows.tune import WEIGHTS, train, trainer
 from flows.workers import Workers
+from models.endpoint.spec import EndpointSpec
 from models.fingerprint import fetch
 from models.scorer import Grade, digits_of, grades
 from models.tokens import load_tokenizer
@@ -65,7 +67,11 @@ def check(recipe: Recipe) -> None:
     tokenizer, _ = load_tokenizer(fetch(asked.base, trust_remote_code=asked.trust_remote_code), "raw")
     digits_of(tokenizer, asked.base)
     training(asked)
-    local_voices(asked)
+    voices = voices_of(asked, recipe)
+    for voice in voices.values():
+        if not isinstance(voice, EndpointSpec):
+            voice.check()
+    check_endpoints([voice for voice in voices.values() if isinstance(voice, EndpointSpec)], recipe.spend)
 
 
 def seeding(recipe: Recipe) -> Recipe:
@@ -108,12 +114,12 @@ def scorers(
 ) -> ScorerOutcome:
     """Make the scorers that `recipe` asks for in `home`; finished stages are kept.
 
-    `voices` are the models in the roles "generator" and "judge"; by default local ones, as the recipe names them.
+    `voices` are the models in the roles "generator" and "judge"; by default those that the recipe names.
     """
     with begun(recipe, home, command, listener) as run:
         asked, drawn = asked_of(recipe), seeding(recipe)
-        race = Race(drawn, run, engine, workers, meter_of(drawn))
-        return Making(race, asked, voices or local_voices(asked)).outcome(ui)
+        race = Race.of(drawn, run, engine, workers)
+        return Making(race, asked, voices or voices_of(asked, recipe)).outcome(ui)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +175,7 @@ class Making:
 
     def _taught(self, kind: Grade, seeds: Artifact) -> Taught:
         job = Graded(kind, self.asked.steps)
-        graded = grade(self.run, job, seeds, self.voices, self.seed, self.race.workers)
+        graded = grade(self.run, job, seeds, self.voices, self.race.kitchen, self.race.workers)
         given = sources.synthesized(graded, job.source)
         pool = sources.ingest(self.run, f"{self.race.recipe.name} {job.source}", [given], self.race.workers)
         kept = hold_out(self.run, kind, pool)

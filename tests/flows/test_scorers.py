@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from cli_world import Winnow, alpaca, write_rows
-from graded_replies import generator, judge
+from graded_replies import by_length, generator, judge
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,9 +15,9 @@ from flows import recipes
 from flows.engine import PlainEngine
 from flows.race import check as check_race
 from flows.run import Silent
-from flows.scoring.grading import Voice
 from flows.scoring.outcome import ScorerOutcome
 from flows.scoring.scorers import check, ranked_alike, scorers, seeding
+from flows.voices import Here
 from flows.workers import HereWorkers, RayWorkers
 from models.canned import CannedModel
 from models.local import LocalModel
@@ -46,8 +46,8 @@ scorers:
 """
 COUNT, STEPS, KEPT_OUT = 16, 2, 2
 VOICES = {
-    "generator": Voice("canned generator", "longer", generator),
-    "judge": Voice("canned judge", "by length", judge),
+    "generator": Here("canned generator", generator()),
+    "judge": Here("canned judge", judge()),
 }
 
 
@@ -64,7 +64,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scorers") / "home"
 
 
-def asked(path: Path, home: Path, *overrides: str, voices: dict[str, Voice] | None = VOICES) -> ScorerOutcome:
+def asked(path: Path, home: Path, *overrides: str, voices: dict[str, Here] | None = VOICES) -> ScorerOutcome:
     recipe = recipes.load(path, overrides)
     check(recipe)
     return scorers(
@@ -146,28 +146,28 @@ def test_a_second_run_computes_nothing_and_says_the_same(first: ScorerOutcome, r
 
 
 def test_another_judge_grades_anew_but_draws_the_same_seeds(recipe: Path, home: Path, first: ScorerOutcome) -> None:
-    unread = Voice("a mute judge", "mute", lambda: CannedModel(lambda prompt: "none"))
+    unread = Here("a mute judge", CannedModel(lambda prompt: "none"))
     with pytest.raises(
         InputError, match=r"complexity: the judge's answers could not be read: 16 of 16 .*'a mute judge'"
     ):
         asked(recipe, home, voices=VOICES | {"judge": unread})
     latest = "SELECT name, computed FROM stages WHERE run = (SELECT max(run) FROM runs) ORDER BY started"
-    assert not any(each["computed"] for each in query(home, latest).to_pylist())
+    made = [each["name"] for each in query(home, latest).to_pylist() if each["computed"]]
+    assert made == ["grade complexity"]
     assert query(home, "SELECT status FROM runs ORDER BY run DESC LIMIT 1").to_pylist() == [{"status": "failed"}]
 
 
 def test_rejected_texts_are_counted_and_kept(recipe: Path, home: Path, tmp_path: Path, first: ScorerOutcome) -> None:
     turns = iter(range(10_000))
-    fair = judge()
-    moody = Voice("moody", "moody", lambda: CannedModel(lambda p: fair.replies(p) if next(turns) % 2 else "?"))  # type: ignore[operator]
+    moody = Here("moody", CannedModel(lambda p: by_length(p) if next(turns) % 2 else "?"))
     outcome = asked(recipe, tmp_path / "home", "scorers.params.epochs=1", voices=VOICES | {"judge": moody})
     for each in outcome.scorers:
         assert each["graded"] + sum(each["dropped"].values()) == COUNT * (STEPS + 1)
         assert each["dropped"] == {"score_missing": COUNT // 2 * (STEPS + 1)}
-        rejects = of_stage(tmp_path / "home", outcome, "synthesize", each["grade"]) / "rejects.jsonl"
-        lines = [json.loads(line) for line in rejects.read_text().splitlines()]
-        assert len(lines) == each["dropped"]["score_missing"]
-        assert set(lines[0]) == {"seed", "step", "grade", "reason", "detail", "text"}
+        rejects = of_stage(tmp_path / "home", outcome, "synthesize", each["grade"]) / "rejects-synthesis.parquet"
+        lines = pq.read_table(rejects).to_pylist()
+        assert [line["reason"] for line in lines] == ["score_missing"] * each["dropped"]["score_missing"]
+        assert {"seed", "step", "grade"} < set(json.loads(lines[0]["meta"]))
     assert "24 score_missing" in outcome.as_text()
 
 
@@ -200,7 +200,7 @@ def test_a_judge_that_cannot_be_read_ends_the_run(recipe: Path, tmp_path: Path) 
 
 
 def test_a_generator_that_makes_nothing_ends_the_run(recipe: Path, tmp_path: Path) -> None:
-    silent = Voice("silence", "silence", lambda: CannedModel(lambda prompt: ""))
+    silent = Here("silence", CannedModel(lambda prompt: ""))
     said = r"none of 48 texts could be graded \(32 empty, 16 nothing_to_rank\).*`scorers.generator` than 'silence'"
     with pytest.raises(InputError, match=said):
         asked(recipe, tmp_path / "home", voices=VOICES | {"generator": silent})
@@ -208,8 +208,7 @@ def test_a_generator_that_makes_nothing_ends_the_run(recipe: Path, tmp_path: Pat
 
 def test_too_few_graded_seeds_end_the_run(recipe: Path, tmp_path: Path) -> None:
     turns = iter(range(1000))
-    fair = judge()
-    rare = Voice("rare", "rare", lambda: CannedModel(lambda p: fair.replies(p) if next(turns) < 3 else "?"))  # type: ignore[operator]
+    rare = Here("rare", CannedModel(lambda p: by_length(p) if next(turns) < 3 else "?"))
     with pytest.raises(InputError, match="complexity: only 3 seeds have graded texts, 4 are needed"):
         asked(recipe, tmp_path / "home", voices=VOICES | {"judge": rare})
 

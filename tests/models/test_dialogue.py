@@ -250,10 +250,18 @@ def test_rows_come_with_the_keys_of_the_replies_behind_them() -> None:
         yield [Emit((Rejected("first"),)), ask("c")]
         yield [Emit((Rejected("second"), Rejected("third")))]
 
+    def job() -> Dialogue[None]:
+        yield from each(["d", "e"], in_silence)
+        yield [Emit((Rejected("after"),))]
+
+    def in_silence(text: str) -> Dialogue[None]:
+        yield [ask(text)]
+
     taken = Collected()
-    converse([two_rows()], {"generator": Keyed({})}, emit=taken)
+    converse([two_rows(), job()], {"generator": Keyed({})}, emit=taken)
     assert [(row.reason, list(keys)) for row, keys in taken.heard()] == [
         ("first", ["a", "b"]),
         ("second", ["c"]),
         ("third", ["c"]),
+        ("after", ["d", "e"]),
     ]

@@ -73,10 +73,11 @@ def test_a_child_that_fails_leaves_the_parent_to_the_next_round() -> None:
     def fails_twice(prompt: Prompt) -> str:
         return evolves_but(prompt, lambda count: "Sorry." if count in (2, 3) else "Owls.")
 
-    asked = list[Prompt]()
+    asked, draws = list[Prompt](), list[int]()
 
     def evolves_but(prompt: Prompt, answer: Any) -> str:
         if kind(prompt) == "evolve":
+            draws.append(prompt.seed)
             return f"{parent_of(prompt)} and then some more"
         asked.append(prompt)
         return str(answer(len(asked)))
@@ -86,6 +87,7 @@ def test_a_child_that_fails_leaves_the_parent_to_the_next_round() -> None:
     examples = [row.example for row in rows if row.example]
     assert [row.meta["parent_round"] for row in examples] == [0, 1, 1, 1, 4]
     assert [row.meta["parent_id"] for row in examples][1:4] == [examples[0].sample_id] * 3
+    assert len({*draws, *(prompt.seed for prompt in asked)}) == 10  # a parent that is tried again is not told the same
     assert examples[4].messages[0].content == "Name 0 animals." + " and then some more" * 3
 
 

@@ -1,7 +1,8 @@
 """Recipes by what they ask and make, budgets by their law, tests of rows by worked examples, the table by its query."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import Any, get_args
@@ -19,7 +20,7 @@ from flows.synth.rows import Emitted, Maker, write
 from models.canned import CannedModel
 from models.converse import converse
 from models.dialogue import Rejected
-from models.protocol import Completion, Prompt
+from models.protocol import Completion, Prompt, Usage
 from synthesis.closeness import rouge_l
 from synthesis.fault import Fault
 from synthesis.open_recipe import ENDS, OpenRecipe, Recipe
@@ -199,6 +200,26 @@ def test_a_job_that_gets_nothing_new_ends() -> None:
         assert last(rows).reason == "stalled"
         assert reasons(rows)["unreachable"] == 6
         assert spent(rows) == 0
+        ended = last(rows).example
+        assert ended is not None
+        assert (ended.meta["replies"], ended.meta["failed_replies"]) == (6, 6)
+
+
+def test_a_job_whose_replies_count_no_token_ends_too() -> None:
+    class Free(Talker):
+        def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
+            return [replace(reply, usage=Usage(0, 0)) for reply in super().complete(prompts)]
+
+    rows = made(OpenRecipe("one_completion", patience=2, batch=3), SEEDS, {"generator": Free(generates)})
+    assert last(rows).reason == "stalled"
+    assert len(accepted(rows)) > 0
+
+
+def test_an_instruction_of_a_seed_is_not_new() -> None:
+    again = f"Instruction: {SEEDS[3].messages[0].content}\nInput: none\nOutput: It is."
+    rows = rows_of(OpenRecipe("one_completion", patience=1), generator=lambda _: again)
+    assert reasons(rows)["similar"] == 5
+    assert not accepted(rows)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

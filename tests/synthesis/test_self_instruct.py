@@ -209,6 +209,23 @@ def test_a_job_reaches_its_number_and_no_two_instructions_are_alike() -> None:
             assert rouge_l(rouge_words(a), rouge_words(b)) < 0.7
 
 
+def test_a_job_goes_on_as_long_as_rounds_bring_something() -> None:
+    told = {
+        row.meta["instruction"]: row.meta["round"] for row in accepted(rows_of(job(instructions=40, batch=1), SEEDS))
+    }
+    assert len(told) >= 40
+    assert max(told.values()) > SelfInstruct().patience
+
+
+def test_an_instruction_of_a_seed_is_not_new() -> None:
+    def repeats(prompt: Prompt) -> str:
+        return f"9. {SEEDS[3].messages[0].content}" if "Go on" in prompt.messages[0].content else writes(prompt)
+
+    rows = rows_of(job(patience=1), SEEDS, Talker(repeats))
+    assert reasons(rows)["similar"] == 3
+    assert not accepted(rows)
+
+
 def test_rows_say_what_they_are_made_from() -> None:
     rows = accepted(rows_of(job(), SEEDS))
     ids = {seed.sample_id for seed in SEEDS}

@@ -1,0 +1,1 @@
+"""Language models behind an OpenAI-compatible server: what is sent, kept and paid, and what happens when it fails."""
