@@ -89,6 +89,15 @@ EXAMPLES = [
     ),
     Example(
         "licence",
+        "licence_denied",
+        replies("a"),
+        replies("a"),
+        {"deny": ["cc-by-nc*"]},
+        {"license": "apache-2.0 AND cc-by-nc-4.0"},
+        {"license": "apache-2.0 AND cc-by-4.0"},
+    ),
+    Example(
+        "licence",
         "licence_unknown",
         replies("a"),
         replies("a"),

@@ -14,6 +14,7 @@ from warehouse.cleaning.findings import Action, Findings, findings, of_mask
 from warehouse.cleaning.parameters import check_switch, check_texts
 from warehouse.errors import InputError
 
+TOGETHER = " and "  # between the licences of a row that was made from several
 UNKNOWN = ("unknown", "other")  # what data set cards say where they say nothing
 
 
@@ -37,12 +38,15 @@ class Licence:
     def __call__(self, block: Block) -> Findings:
         licences = block.column("licence")
         known = [name for name in pc.unique(licences).to_pylist() if name is not None]
-        denied = [name for name in known if any(fnmatchcase(name, pattern.lower()) for pattern in self.deny)]
+        denied = [name for name in known if any(map(self._denies, (name, *name.split(TOGETHER))))]
         found = [of_mask("licence_denied", _among(licences, denied), lambda row: str(licences[row]))]
         if self.deny_unknown:
             unknown = _among(licences, UNKNOWN) | np.asarray(pc.is_null(licences))
             found.append(of_mask("licence_unknown", unknown, lambda row: licences[row].as_py() or ""))
         return findings(found)
+
+    def _denies(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern.lower()) for pattern in self.deny)
 
 
 def _among(licences: pa.StringArray, names: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
