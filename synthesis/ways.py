@@ -167,7 +167,7 @@ class InOne:
             self.tally.add(reply)
             parents = sorted(task.key for task in tasks)
             self.used.update(parents)
-            facts = {"parents": parents, "round": self.rounds, "origin": reply.key}
+            facts = {"parents": parents, "round": self.rounds, "reply": reply.key}
             found = self._read(reply, facts)
             if isinstance(found, Item) and (fault := admitted(found.instruction, self.novelty)):
                 left.append(refusal(fault, question(found.instruction, ""), facts))
@@ -218,7 +218,7 @@ class Reversed:
         for (seed, text), reply in zip(taken, replies, strict=True):
             self.tally.add(reply)
             self.used.add(seed.sample_id)
-            facts = {"parents": [seed.sample_id], "round": self.rounds, "origin": reply.key}
+            facts = {"parents": [seed.sample_id], "round": self.rounds, "reply": reply.key}
             found = self._read(reply)
             if isinstance(found, str):
                 items.append(Item(found, facts, Instance("", text)))

@@ -6,6 +6,7 @@ from models.protocol import Verifier
 from models.verify.mathematics import Mathematics
 from models.verify.numeric import Numeric
 from models.verify.text import Choice, Exact
+from models.verify.trace import Traced
 from models.verify.unit_test import UnitTest
 
 
@@ -21,4 +22,5 @@ VERIFIERS: dict[str, type[Listed]] = {
     "math": Mathematics,
     "choice": Choice,
     "unit_test": UnitTest,
+    "trace": Traced,
 }

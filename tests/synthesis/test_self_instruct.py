@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from attempt_worlds import Rows, Talker, accepted, asks, reasons
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strong_worlds import Shuffled, made
 from task_writer import writes
@@ -50,7 +50,8 @@ def rows_of(one: SelfInstruct, seeds: list[Example], model: Any = None, seed: in
 
 
 @given(st.lists(texts, max_size=25), texts, st.sampled_from([0.3, 0.5, 0.6, 0.7, 0.9, 1.0]))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
+@example(["the the the the the the the"], "the the the", 0.6)
 def test_the_bounds_lose_no_text_that_is_alike(pool: list[str], text: str, least: float) -> None:
     novelty = Novelty(least)
     for one in pool:
