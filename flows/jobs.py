@@ -1,4 +1,4 @@
-"""What a recipe can be asked for under Prefect, by the name of the verb that asks."""
+"""What a recipe can be asked for under Prefect, by the command that asks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ RACE = Job(race.check_race, race.race, RaceOutcome)
 JOBS = {
     "run": RACE,
     "demo": RACE,
+    "scheduled": RACE,
     "advise": Job(advise.check, advise.advise, AdviceOutcome),
     "synth": Job(job.check, job.synth, SynthOutcome),
     "scorers": Job(scorers.check, scorers.scorers, ScorerOutcome),
