@@ -50,8 +50,8 @@ def check(recipe: Recipe) -> None:
     for choice in choices(recipe, meter_of(recipe)):
         if choice.method.compares and not recipe.target:
             raise InputError(f"method {choice.name!r} compares rows with a target set: give `target`")
-    for source in (*recipe.pool, *recipe.target, *recipe.test):
-        sources.check(source, recipe)
+    for given in (recipe.pool, recipe.target, recipe.test):
+        sources.check_all(given, recipe)
     cleaning.check(recipe.filters, [name for name in ("target", "test") if getattr(recipe, name)])
     counter(fetch(tokenizer_of(recipe)))
     if recipe.train is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from threading import Event
 from typing import Protocol
 
 from flows import recipes
@@ -66,6 +67,8 @@ class Run:
     store: Store
     log: RunLog
     listener: Listener
+    stopping: Event = field(default_factory=Event)
+    """Set when the run ends otherwise than well: steps in other threads stop as soon as they can."""
 
     @classmethod
     def begin(cls, home: Path, listener: Listener, **facts: str) -> "Run":
@@ -125,6 +128,10 @@ def produce(store: Store, work: Work, make: Make) -> Artifact:
     return artifact
 
 
+class Stopped(Exception):
+    """A step ended because its run did."""
+
+
 @contextmanager
 def step() -> Iterator[list[StageRecord]]:
     """Collect the records of the stages called inside the block (in this thread)."""
@@ -153,5 +160,9 @@ def begun(recipe: Recipe, home: Path, command: str, listener: Listener, report: 
     """A run of `recipe` that is logged from its start to its end; `report` is a file in the folder of its log."""
     run = Run.begin(home, listener, recipe=recipe.name, command=command, recipe_text=recipes.dump(recipe))
     with logged(run.log):
-        yield run
+        try:
+            yield run
+        except BaseException:
+            run.stopping.set()
+            raise
     run.log.end("done", report=str(run.log.folder / report) if report else "")

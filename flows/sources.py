@@ -10,7 +10,7 @@ from flows.run import Counts, Run, produce
 from flows.spread import spread
 from flows.synth.asked import synthesis_of
 from flows.synth.spend import check_endpoints
-from flows.synth.stage import Kitchen, synthesize
+from flows.synth.stage import Kitchen, oldest_alike, synthesize
 from flows.workers import Workers
 from warehouse import pools, shards, sources
 from warehouse.errors import InputError
@@ -34,6 +34,17 @@ class Given:
     made_by: str | None = None
 
 
+def check_all(given: Sequence[Source], recipe: Recipe) -> None:
+    """`check` of each, and that none makes the same rows as another."""
+    for number, source in enumerate(given):
+        if source.synthesize is not None and source in given[:number]:
+            raise InputError(
+                f"{source.synthesize!r} is named twice with the same parameters, seeds and models: its rows would be "
+                "the same; take one away, or give it another parameter"
+            )
+        check(source, recipe)
+
+
 def check(source: Source, recipe: Recipe) -> None:
     """Raise `InputError` for what can be known to be wrong with `source` before work starts."""
     if source.synthesize is None:
@@ -42,20 +53,28 @@ def check(source: Source, recipe: Recipe) -> None:
     asked = synthesis_of(source, recipe.endpoints, Path(recipe.data))
     asked.check()
     check_endpoints(asked.endpoints, recipe.spend)
-    for seeds in source.seeds:
-        check(seeds, recipe)
+    check_all(source.seeds, recipe)
 
 
 def prepare(run: Run, name: str, given: Sequence[Source], data: Path, kitchen: Kitchen, workers: Workers) -> Artifact:
-    """The pool version of `given` under `name`: one stage per synthesizer, and one that ingests all."""
-    return ingest(run, name, [_given(run, name, source, data, kitchen, workers) for source in given], workers)
+    """The pool version of `given` under `name`: one stage per synthesizer, and one that ingests all.
 
-
-def _given(run: Run, name: str, source: Source, data: Path, kitchen: Kitchen, workers: Workers) -> Given:
-    if source.synthesize is None:
-        return located(source, data)
-    made = made_of(run, name, source, data, kitchen, workers)
-    return synthesized(made, source.synthesize, source.licence)
+    Raises `InputError` where all of it is synthesized and no row was accepted.
+    """
+    found, without = list[Given](), list[str]()
+    for source in given:
+        if source.synthesize is None:
+            found.append(located(source, data))
+            continue
+        made = made_of(run, name, source, data, kitchen, workers)
+        if made.manifest["facts"]["rows_out"]:
+            found.append(synthesized(oldest_alike(run, made), source.synthesize, source.licence))
+        else:
+            reasons = ", ".join(f"{n:,} {reason}" for reason, n in made.manifest["facts"]["dropped"].items())
+            without.append(f"{source.synthesize} accepted none ({reasons or 'nothing was made'})")
+    if not found:
+        raise InputError(f"{name} has no rows: {'; '.join(without)}; the view `rejects` says why, row by row")
+    return ingest(run, name, found, workers)
 
 
 def made_of(run: Run, name: str, source: Source, data: Path, kitchen: Kitchen, workers: Workers) -> Artifact:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
 from models.dialogue import (
@@ -31,6 +31,7 @@ from warehouse.errors import InputError
 
 T = TypeVar("T")
 Result = TypeVar("Result")
+BEAT_S = 1.0
 Place: TypeAlias = tuple[int, ...]
 Take: TypeAlias = Callable[[Place, Sequence[Accepted | Rejected], Sequence[str]], None]
 
@@ -42,6 +43,7 @@ def converse(
     emit: Take | None = None,
     wave: int = WAVE,
     verifiers: Mapping[str, Verifier] | None = None,
+    beat: Callable[[], None] | None = None,
 ) -> list[Result]:
     """Advance many dialogues together and return their results in order.
 
@@ -49,9 +51,10 @@ def converse(
     as they are handed out, with their place and the keys of the replies that their dialogue, or one inside it that
     ended without rows, heard since rows were last handed out. Places are in the order of the dialogues and of their
     rows, however the answers came in. Raises `InputError` for a role that no model was given for; an error inside a
-    dialogue carries a note with that dialogue's number.
+    dialogue carries a note with that dialogue's number. `beat` is called before each step and while nothing comes, at
+    least every `BEAT_S` seconds; what it raises ends the conversation.
     """
-    conversation = _Conversation(models, encoders or {}, verifiers or {}, emit)
+    conversation = _Conversation(models, encoders or {}, verifiers or {}, emit, beat or _nothing)
     found: list[list[Result]] = []
     try:
         conversation.run(_Group((), enumerate(dialogues), wave, found.append, []))
@@ -86,10 +89,11 @@ class _Group:
     waiting: Iterator[tuple[int, Dialogue[Any]]]
     wave: int
     answer: Callable[[list[Any]], None]
-    heard: list[str]  # what its dialogues heard and handed out with no row
+    heard: list[str]  # takes what its dialogues heard and handed out with no row
     alive: int = 0
     results: dict[int, Any] = field(default_factory=dict)
     answered: bool = False
+    silent: dict[int, list[str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
@@ -108,6 +112,12 @@ class _Living:
     def place(self) -> Place:
         return (*self.group.place, self.number)
 
+    def listen(self) -> None:
+        """Note the keys of its replies, in the order it asked."""
+        for reply in self.replies or ():
+            if isinstance(reply, Completion) and reply.key:
+                self.heard += [*reply.earlier, reply.key]
+
     def next_place(self) -> Place:
         self.given += 1
         return (*self.place, self.given)
@@ -125,8 +135,9 @@ class _Conversation:
         encoders: Mapping[str, Encoder],
         verifiers: Mapping[str, Verifier],
         emit: Take | None,
+        beat: Callable[[], None],
     ) -> None:
-        self.models, self.encoders, self.verifiers, self.emit = models, encoders, verifiers, emit
+        self.models, self.encoders, self.verifiers, self.emit, self.beat = models, encoders, verifiers, emit, beat
         self.living: dict[_Living, None] = {}
         self.ready: deque[_Living] = deque()
         self.roomy: deque[_Group] = deque()
@@ -137,6 +148,7 @@ class _Conversation:
     def run(self, group: _Group) -> None:
         self.roomy.append(group)
         while self.ready or self.roomy or self.batches or self.outside:
+            self.beat()
             if self.ready:
                 self._advance(self.ready.popleft())
             elif self.roomy:
@@ -160,10 +172,12 @@ class _Conversation:
             self._advance(one)
         if not group.alive and not group.answered:
             group.answered = True
+            group.heard += [key for number in sorted(group.silent) for key in group.silent[number]]
             group.answer([group.results[number] for number in range(len(group.results))])
 
     def _advance(self, one: _Living) -> None:
         """Send `one` its replies (None starts it) and take its next requests, or its result."""
+        one.listen()
         try:
             requests = next(one.dialogue) if one.replies is None else one.dialogue.send(one.replies)
         except StopIteration as end:
@@ -185,7 +199,7 @@ class _Conversation:
     def _end(self, one: _Living, result: object) -> None:
         del self.living[one]
         one.group.results[one.number] = result
-        one.group.heard += one.heard
+        one.group.silent[one.number] = one.heard
         one.group.alive -= 1
         self.roomy.append(one.group)
 
@@ -216,8 +230,6 @@ class _Conversation:
         assert one.replies is not None  # it asked
         one.replies[number] = reply
         one.missing -= 1
-        if isinstance(reply, Completion) and reply.key:
-            one.heard.append(reply.key)
         if not one.missing:
             self.ready.append(one)
 
@@ -240,14 +252,25 @@ class _Conversation:
         rows = [request.messages for request in requests if isinstance(request, Score)]
         return model.measure(rows, frozenset({Want.RESPONSE_LOGPROBS})).response_logprobs or []
 
+    def _next(self) -> "Future[Completion]":
+        while True:
+            try:
+                return self.done.get(timeout=BEAT_S)
+            except Empty:
+                self.beat()
+
     def _receive(self) -> None:
         """Wait for an answer from outside, and take all that have come."""
-        future = self.done.get()
+        future = self._next()
         while True:
             self._reply(self.outside.pop(future), future.result())
             if self.done.empty():
                 return
             future = self.done.get()
+
+
+def _nothing() -> None:
+    """Nobody watches."""
 
 
 def _in_role(role: str, given: Mapping[str, T], kind: str) -> T:

@@ -62,7 +62,8 @@ class Completion:
     """One reply. `finish_reason` is "stop", "length" or "error"; `logprobs` holds a natural logarithm per token of it.
 
     `truncated` says that the prompt did not fit the model's context and lost its beginning. `failure` says why there is
-    no text to use, `detail` what the endpoint said; `key` finds the reply in the response store, where there is one.
+    no text to use, `detail` what the endpoint said; `key` finds the reply in the response store, where there is one,
+    `earlier` are the keys of replies that were paid for and not used, because they were cut.
     """
 
     text: str
@@ -73,6 +74,7 @@ class Completion:
     failure: Failure = ""
     detail: str = ""
     key: str = ""
+    earlier: tuple[str, ...] = ()
 
 
 class Want(Enum):

@@ -61,6 +61,9 @@ METHODS: dict[str, Callable[..., Method]] = {
 }
 
 
+PLAIN = (int, float, bool, str, type(None))
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """A parameter that a recipe may give: its name, its type and its default."""
@@ -68,6 +71,11 @@ class Parameter:
     name: str
     kind: Any
     default: Any
+
+    @property
+    def plain(self) -> bool:
+        """Whether all of its types are plain: numbers, texts, true or false, a choice of these, or nothing."""
+        return all(kind in PLAIN or get_origin(kind) is Literal for kind in self._kinds)
 
     @property
     def expected(self) -> str:

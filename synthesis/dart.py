@@ -231,7 +231,7 @@ class Dart:
         """The last rows of `query` where it has ended: what is kept, or why nothing is."""
         if query.target is not None and len(query.kept) >= query.target:
             query.ended = "target"
-        elif query.trials >= self.max_trials or (self.strategy == "vrt" and query.trials >= self.k):
+        elif not query.ended and query.trials >= (self.k if self.strategy == "vrt" else self.max_trials):
             query.ended = "max_trials"
         elif not query.ended and left == 0:
             query.ended = "budget"

@@ -55,7 +55,7 @@ WORDINGS: Mapping[str, Wording] = {
     "en": Wording(
         {
             "words": r"words?", "characters": r"characters?|chars", "tokens": r"tokens?",
-            "paragraphs": r"(?:[a-z-]+\s)?paragraphs?", "pages": r"pages?",
+            "paragraphs": r"(?:[a-z-]{1,30}\s)?paragraphs?", "pages": r"pages?",
         },
         r"(?:at\s+least|(?:a\s+)?minimum(?:\s+of)?|no\s+(?:less|fewer|shorter)\s+than|more\s+than|over|upwards\s+of)",
         r"(?:at\s+most|(?:a\s+)?maximum(?:\s+of)?|(?:no|not)\s+(?:more|longer)\s+than|(?:less|fewer)\s+than|under|up\s+to"

@@ -82,12 +82,13 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """A seed that was probed; `order` in [0, 1) and `refusal` were drawn for it."""
+    """A seed that was probed; `order` in [0, 1) and `refusal` were drawn for it, `replies` are keys of its probes."""
 
     seed: Example
     probe: Probe
     order: float
     refusal: str
+    replies: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,8 @@ class RTuning:
         if failed := next((reply for reply in replies if lost(reply, whole=False)), None):
             yield [Emit((turned_away(seed, SOURCE, lost(failed, whole=False), failed.detail),))]
             return None
-        probed = Probed(seed, (yield from self._judged(seed, replies)), order, refusal)
+        keys = tuple(reply.key for reply in replies if reply.key)
+        probed = Probed(seed, (yield from self._judged(seed, replies)), order, refusal, keys)
         if self.waits:
             return probed
         yield [Emit((Accepted(self._row(probed, probed.probe.known)),))]
@@ -229,6 +231,7 @@ class RTuning:
             "gold": gold,
             "verifier": self.verifier,
             "probe": {**drawn, "stop": list(self.stop)},
+            "replies": list(probed.replies),
             **probed.probe.facts,
         }
         return Example(answered(question_of(probed.seed), reply), SOURCE, meta)

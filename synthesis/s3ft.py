@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from models.dialogue import Accepted, Complete, Dialogue, Emit, each
-from models.protocol import Completion, Prompt, Verdict
+from models.protocol import UNANSWERED, Completion, Prompt, Verdict
 from models.reply_logprobs import mean_logprob, reply_logprobs
 from models.telling import telling
 from models.verify.checked import check_verifier, checked, judge_roles, told_of, verifier_roles
@@ -118,9 +118,11 @@ class S3FT:
         own: tuple[Source, ...] = ("self", "paraphrase")
         for source in own:
             replies: list[Completion] = yield [Complete(LEARNER, p) for p in self._prompts(seed, source, number)]
-            usable = [reply for reply in replies if not lost(reply, whole=False)]
+            silent = next((reply for reply in replies if reply.failure in UNANSWERED), None)
+            usable = [reply for reply in replies if silent is None and not lost(reply, whole=False)]
             if not usable:
-                yield [Emit((turned_away(seed, SOURCE, lost(replies[0], whole=False), replies[0].detail),))]
+                failed = silent or replies[0]  # one that nobody answered is asked for again, so the seed has to wait
+                yield [Emit((turned_away(seed, SOURCE, lost(failed, whole=False), failed.detail),))]
                 return
             made[source] = yield from each(usable, partial(self._tried, seed, source))
             if any(attempt.verdict.right for attempt in made[source]):

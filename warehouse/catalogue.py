@@ -44,6 +44,7 @@ EMPTIES: dict[str, pa.Schema] = {
     "artifacts/select/empty/selected.parquet": tables.SELECTED,
     "artifacts/mixture/empty/mixture.parquet": tables.MIXTURE,
     "artifacts/advice/empty/advice.parquet": tables.ADVICE,
+    "artifacts/synthesize/empty/synthesis.parquet": tables.SYNTHESIS,
     "artifacts/synthesize/empty/generations.parquet": tables.GENERATIONS,
     "artifacts/synthesize/empty/rejects-synthesis.parquet": tables.SYNTHESIS_REJECTS,
     "artifacts/synthesize/empty/replies.parquet": tables.REPLIES,

@@ -17,6 +17,7 @@ SPELLINGS = {
     "mpl2": "mpl-2.0", "mpl-2": "mpl-2.0", "mozilla-public-2.0": "mpl-2.0",
     "odc-by-1.0": "odc-by", "odbl-1.0": "odbl", "openrail-m": "openrail",
 }  # fmt: skip  # after the folding of `normalised_licence`; families and parts as a hub's data set cards spell them
+TOGETHER = " and "  # between the licences of a row that was made from several
 CREATIVE_COMMONS = (
     ("creative-commons", "cc"), ("attribution", "by"), ("non-commercial", "nc"), ("noncommercial", "nc"),
     ("share-alike", "sa"), ("sharealike", "sa"), ("no-derivatives", "nd"), ("noderivatives", "nd"), ("noderivs", "nd"),

@@ -58,6 +58,7 @@ KEEP: Mapping[str, str] = {
     "selected": "selection IN (FROM choices)",
     "mixtures": "mixture IN (FROM choices)",
     "advice": "advice IN (FROM advised)",
+    "syntheses": "generation IN (FROM synthesized)",
     "generations": "generation IN (FROM synthesized)",
     "replies": "generation IN (FROM synthesized)",
     "attempts": "generation IN (FROM synthesized)",

@@ -4,10 +4,43 @@ from collections.abc import Mapping
 
 from warehouse.view import View, parquet
 
+SUPERSEDED = """(SELECT continues FROM read_parquet('{home}/artifacts/synthesize/*/synthesis.parquet',
+                      union_by_name = true, hive_partitioning = false) WHERE continues IS NOT NULL)"""
+"""Keys of syntheses that a later run went on with: it holds all their rows, replies and tries too."""
+
+
+def latest(pattern: str) -> str:
+    """The SQL of the rows below `artifacts/synthesize` of syntheses that no later round went on with."""
+    return f"{parquet(f'artifacts/synthesize/*/{pattern}')} WHERE generation NOT IN {SUPERSEDED}"
+
+
 SYNTHESIS_VIEWS: Mapping[str, View] = {
+    "syntheses": View(
+        "One row per synthesis, and per round of one that went on because rows had no answer.",
+        parquet("artifacts/synthesize/*/synthesis.parquet"),
+        {
+            "generation": "key of the synthesis",
+            "continues": "key of the round before; null for the first. Other views show the last round alone",
+            "synthesizer": "name of the synthesizer",
+            "params": "its parameters, JSON",
+            "models": "model of each role, JSON",
+            "seed": "seed of the job",
+            "seeds": "key of the pool or selection it started from",
+            "accepted": "rows accepted",
+            "refused": "rows refused, see `rejects`",
+            "unanswered": "of these: rows that nobody answered, asked for again by the next run",
+            "requests": "tries, failed ones included",
+            "prompt_tokens": "tokens of prompts that were charged",
+            "completion_tokens": "tokens of replies that were charged",
+            "cost_usd": "what all tries cost by the endpoints' prices; null without prices",
+        },
+        "What did an accepted row cost?",
+        "SELECT synthesizer, models, accepted, cost_usd / nullif(accepted, 0) AS usd_a_row FROM syntheses "
+        "WHERE generation NOT IN (SELECT continues FROM syntheses WHERE continues IS NOT NULL)",
+    ),
     "generations": View(
         "One row per synthesized row that was accepted.",
-        parquet("artifacts/synthesize/*/generations.parquet"),
+        latest("generations.parquet"),
         {
             "generation": "key of the synthesis",
             "row": "order in which it was made",
@@ -27,7 +60,7 @@ SYNTHESIS_VIEWS: Mapping[str, View] = {
     ),
     "replies": View(
         "One row per reply of a model that a synthesis heard.",
-        parquet("artifacts/synthesize/*/replies.parquet"),
+        latest("replies.parquet"),
         {
             "generation": "key of the synthesis",
             "reply": "key of the reply: a hash of the whole request",
@@ -50,7 +83,7 @@ SYNTHESIS_VIEWS: Mapping[str, View] = {
     ),
     "attempts": View(
         "One row per try to get a reply, failures included.",
-        parquet("artifacts/synthesize/*/attempts.parquet"),
+        latest("attempts.parquet"),
         {
             "generation": "key of the synthesis",
             "reply": "key of the request",

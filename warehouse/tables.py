@@ -67,6 +67,10 @@ GENERATIONS = _schema(
     generation=STRING, row=INT, sample_id=STRING, synthesizer=STRING, params=STRING, models=STRING, seed=INT,
     source=STRING, licence=STRING, parents=pa.list_(STRING), replies=pa.list_(STRING), meta=STRING,
 )  # fmt: skip
+SYNTHESIS = _schema(
+    generation=STRING, continues=STRING, synthesizer=STRING, params=STRING, models=STRING, seed=INT, seeds=STRING,
+    accepted=INT, refused=INT, unanswered=INT, requests=INT, prompt_tokens=INT, completion_tokens=INT, cost_usd=FLOAT,
+)  # fmt: skip
 SYNTHESIS_REJECTS = _schema(
     source=STRING, location=STRING, reason=STRING, detail=STRING, messages=STRING, parents=pa.list_(STRING),
     replies=pa.list_(STRING), meta=STRING,

@@ -2,7 +2,7 @@
 
 from warehouse import lineage
 from warehouse.advice_views import ADVICE_VIEWS
-from warehouse.synthesis_views import SYNTHESIS_VIEWS
+from warehouse.synthesis_views import SUPERSEDED, SYNTHESIS_VIEWS
 from warehouse.view import View, parquet
 
 # The files of a pool are shared with its other versions: its key is the name of their folder, and the number of their
@@ -12,9 +12,10 @@ _SAMPLES = """SELECT split_part(filename, '/', -2) AS pool,
            * EXCLUDE (filename, file_row_number)
     FROM read_parquet('{home}/artifacts/*/*/samples-*.parquet', union_by_name = true, filename = true,
                       file_row_number = true, hive_partitioning = false)"""
-_REJECTS = """SELECT split_part(filename, '/', -2) AS pool, * EXCLUDE (filename)
-    FROM read_parquet('{home}/artifacts/*/*/rejects-*.parquet', union_by_name = true, filename = true,
-                      hive_partitioning = false)"""
+_REJECTS = f"""SELECT split_part(filename, '/', -2) AS pool, * EXCLUDE (filename)
+    FROM read_parquet('{{home}}/artifacts/*/*/rejects-*.parquet', union_by_name = true, filename = true,
+                      hive_partitioning = false)
+    WHERE split_part(filename, '/', -2) NOT IN {SUPERSEDED}"""
 _TOKENS = """SELECT d.pool, split_part(parse_filename(t.filename, true), '-', 2)::BIGINT + t.file_row_number AS "row",
            d.model, d.tokenizer, t.tokens
     FROM read_parquet('{home}/artifacts/describe/*/tokens-*.parquet', filename = true, file_row_number = true,

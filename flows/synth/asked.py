@@ -9,12 +9,14 @@ from flows.entries import make
 from flows.recipes import Source
 from flows.voices import Space, Voice, name_of, voice_of
 from models.endpoint.spec import EndpointSpec
-from models.protocol import Verifier
+from models.protocol import Prompt, Verifier
 from models.verify.table import VERIFIERS
 from synthesis.protocol import Synthesizer
 from synthesis.table import SYNTHESIZERS
 from warehouse.errors import InputError
+from warehouse.records import Message
 
+DRAWING = ("max_tokens", "temperature", "top_p")
 FILES = ("documents", "synonyms", "tables")  # parameters of synthesizers that name files
 
 
@@ -70,6 +72,7 @@ def synthesis_of(source: Source, endpoints: Mapping[str, EndpointSpec], data: Pa
     params = {name: _located(name, value, data) for name, value in source.params.items()}
     job = make("synthesizer", SYNTHESIZERS, source.synthesize, params)
     needs, name = job.needs, source.synthesize
+    _check_drawing(name, job)
     _check_roles(name, "models", (*needs.models, *needs.scored), source.models)
     _check_roles(name, "encoders", needs.encoders, source.encoders)
     if needs.seeds and not source.seeds:
@@ -87,6 +90,15 @@ def synthesis_of(source: Source, endpoints: Mapping[str, EndpointSpec], data: Pa
     _check_roles(name, "verifiers", needs.verifiers, dict.fromkeys(needs.verifiers) | source.verifiers)
     verifiers = {role: make("verifier", VERIFIERS, role, source.verifiers.get(role, {})) for role in needs.verifiers}
     return Synthesis(source, job, voices, spaces, verifiers)
+
+
+def _check_drawing(name: str, job: Synthesizer) -> None:
+    """Raise `InputError` where no reply could be drawn as the job says."""
+    given = {field: value for field in DRAWING if (value := getattr(job, field, None)) is not None}
+    try:
+        Prompt((Message("user", "?"),), **given)
+    except ValueError as error:
+        raise InputError(f"synthesizer {name!r}: {error}") from error
 
 
 def _located(name: str, value: Any, data: Path) -> Any:

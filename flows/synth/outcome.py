@@ -75,13 +75,21 @@ class Plan:
 
 
 def _planned(each: Json) -> list[str]:
+    notes = [f"  note: {note}" for note in each["notes"]]
+    if "seeds" not in each:
+        return [f"{each['synthesizer']}: no forecast", *notes]
     lines = [
         f"{each['synthesizer']}: {each['seeds']:,} seeds, {each['answered']:,} of them answered by kept replies",
         f"  pilot of {each['pilot']:,} others: {each['accepted']:,} rows accepted, {each['refused']:,} refused",
     ]
-    for name, forecast in each["forecasts"].items():
-        lines.append(
-            f"  {name}: {forecast['value']:,.4g} [{forecast['low']:,.4g}, {forecast['high']:,.4g}] for all "
-            f"that are left (95 % interval from {forecast['n']} seeds)"
-        )
-    return lines
+    if each["cut"]:
+        lines.append(f"  the pilot was cut short by `spend`: {each['cut']:,} of its seeds were not asked about")
+    return [*lines, *(_forecast(name, forecast) for name, forecast in each["forecasts"].items()), *notes]
+
+
+def _forecast(name: str, forecast: Json) -> str:
+    value, n = f"  {name}: {forecast['value']:,.4g}", forecast["n"]
+    if forecast["low"] is None:
+        return f"{value} for all that are left, scaled up from {n} seeds; no interval: they are decided on together"
+    interval = f"[{forecast['low']:,.4g}, {forecast['high']:,.4g}]"
+    return f"{value} {interval} for all that are left (95 % interval from {n} seeds)"

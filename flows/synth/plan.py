@@ -1,7 +1,7 @@
 """`winnow synth plan`: what a synthesis will ask and cost, from what it asks for a few of its seeds."""
 
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,6 +27,9 @@ from models.protocol import UNANSWERED
 from warehouse.errors import InputError
 from warehouse.records import Example, Floats
 
+COSTS = ("requests", "prompt tokens", "completion tokens", "USD")
+WHOLE_JOB = ("budget", "tokens", "instructions", "rows")  # parameters that limit a whole job, not a seed
+NOT_YET = "its seeds are made by a model too: make them first, then plan this"
 PILOT = 20  # seeds that are really asked about; their replies are kept and not asked for again
 
 
@@ -38,16 +41,19 @@ def plan(path: Path, overrides: Sequence[str], home: Path) -> Plan:
     with ConsoleListener() as listener, closing(RayWorkers(settings.ray_address, settings.workers)) as workers:
         run = Run.begin(home, listener, recipe=recipe.name, command="synth plan", recipe_text=recipes.dump(recipe))
         with logged(run.log):
-            planned = [_planned(run, recipe, source, workers) for source in recipe.pool if source.models]
+            kitchen = Kitchen.of(recipe)
+            planned = [_planned(run, recipe, each, kitchen, workers) for each in recipe.pool if each.models]
             run.log.end("done")
     if not planned:
         raise InputError("no synthesis of this recipe asks a model: `winnow synth run` costs nothing but time")
     return Plan(planned)
 
 
-def _planned(run: Run, recipe: Recipe, source: Source, workers: Workers) -> dict[str, Any]:
-    kitchen = Kitchen.of(recipe)
+def _planned(run: Run, recipe: Recipe, source: Source, kitchen: Kitchen, workers: Workers) -> dict[str, Any]:
     asked = synthesis_of(source, recipe.endpoints, Path(recipe.data))
+    told = {"synthesizer": asked.name, "models": asked.named, "notes": _notes(source)}
+    if any(each.models for each in source.seeds):
+        return told | {"notes": [NOT_YET]}
     name = f"{recipe.name} pool"
     seeds = sources.prepare(run, f"{name} seeds", source.seeds, Path(recipe.data), kitchen, workers)
     making = Making(run, f"plan {name}", asked, seeds, kitchen, workers)
@@ -55,19 +61,29 @@ def _planned(run: Run, recipe: Recipe, source: Source, workers: Workers) -> dict
     answered = _answered(making, examples)
     open_ = [example for example in examples if example.sample_id not in answered]
     drawn = np.random.default_rng(recipe.seed).permutation(len(open_))[:PILOT]
-    pilot = [open_[at] for at in np.sort(drawn)]
-    found = _pilot(making, pilot)
+    found = _pilot(making, [open_[at] for at in np.sort(drawn)])
     rng = np.random.default_rng(recipe.seed)
-    return {
-        "synthesizer": asked.name,
-        "models": asked.named,
+    return told | {
         "seeds": len(examples),
         "answered": len(answered),
-        "pilot": len(pilot),
+        "pilot": found.seeds,
+        "cut": len(drawn) - found.seeds,
         "accepted": found.accepted,
         "refused": found.refused,
-        "forecasts": {what: _forecast(values, len(open_), rng) for what, values in found.values.items()},
+        "forecasts": {what: _forecast(values, len(open_), rng) for what, values in found.values.items()}
+        | {what: _scaled(total, found.seeds, len(open_)) for what, total in found.totals.items()},
     }
+
+
+def _notes(source: Source) -> list[str]:
+    """What a forecast from seeds cannot know."""
+    limits = {name: source.params[name] for name in WHOLE_JOB if source.params.get(name) is not None}
+    return [f"the job ends at its own limit, {name} {value:,}, whatever is forecast" for name, value in limits.items()]
+
+
+def _scaled(total: float, pilot: int, seeds: int) -> dict[str, Any]:
+    """A sum over the whole pilot, which nobody can divide among its seeds, for all `seeds`: without an interval."""
+    return {"value": total / pilot * seeds if pilot else 0.0, "low": None, "high": None, "n": pilot}
 
 
 def _forecast(values: Floats, seeds: int, rng: np.random.Generator) -> dict[str, Any]:
@@ -86,36 +102,52 @@ def _answered(making: Making, examples: Sequence[Example]) -> set[str]:
             making.converse(examples, emitted, till)
         except NotAsked:
             return set()
-        lacking = {parent for row in emitted.in_order() if row["reason"] in UNANSWERED for parent in parents_of(row)}
-    return {example.sample_id for example in examples} - lacking
+        answered, lacking = set[str](), set[str]()
+        for row in emitted.in_order():
+            named = parents_of(row)
+            if row["reason"] in UNANSWERED and not named:
+                return set()  # the job is one dialogue about all seeds
+            (lacking if row["reason"] in UNANSWERED else answered).update(named)
+    return answered - lacking
 
 
 @dataclass(frozen=True, slots=True)
 class Pilot:
-    """What some seeds led to: rows, and for each thing measured one value (n,) per seed."""
+    """What some `seeds` led to: rows, and for each thing measured one value (n,) per seed.
 
+    What cannot be told of single seeds, because the job decides on all of them at once, is in `totals`.
+    """
+
+    seeds: int
     accepted: int
     refused: int
     values: Mapping[str, Floats]
+    totals: Mapping[str, float]
 
 
 def _pilot(making: Making, examples: Sequence[Example]) -> Pilot:
+    """The pilot's sums, without the seeds that `spend` kept from being asked about."""
     with tempfile.TemporaryFile() as spool, making.open() as till:
         emitted = rows.Emitted(spool)
         making.converse(examples, emitted, till)
         replies: dict[str, set[str]] = defaultdict(set)
-        kept: dict[str, int] = defaultdict(int)
+        accepted, cut = Counter[str](), set[str]()
         for row in emitted.in_order():
             for parent in parents_of(row)[:1]:
                 replies[parent].update(row["replies"])
-                kept[parent] += not row["reason"]
-        table = np.array([till.cost(replies[each.sample_id]) for each in examples], np.float64).reshape(-1, 4)
-    accepted = np.array([kept[each.sample_id] for each in examples], np.float64)
-    columns = dict(zip(("requests", "prompt tokens", "completion tokens", "USD"), table.T, strict=True))
-    if not any(spec.prices for spec in making.asked.endpoints):
-        columns.pop("USD")
+                accepted[parent] += not row["reason"]
+                if row["reason"] == "over_budget":
+                    cut.add(parent)
+        asked = [example.sample_id for example in examples if example.sample_id not in cut]
+        table = np.array([till.cost(replies[each]) for each in asked], np.float64).reshape(-1, len(COSTS))
+        whole = till.cost(emitted.heard)
+        known = set().union(*replies.values()) >= emitted.heard
+    costs = [name for name in COSTS if name != "USD" or any(spec.prices for spec in making.asked.endpoints)]
+    columns = {name: table[:, COSTS.index(name)] for name in costs} if known else {}
+    totals = {} if known else {name: whole[COSTS.index(name)] for name in costs}
+    kept = np.array([accepted[each] for each in asked], np.float64)
     counts = dict(emitted.counts)
-    return Pilot(counts.pop("", 0), sum(counts.values()), columns | {"accepted rows": accepted})
+    return Pilot(len(asked), counts.pop("", 0), sum(counts.values()), columns | {"accepted rows": kept}, totals)
 
 
 def parents_of(row: Mapping[str, Any]) -> list[str]:

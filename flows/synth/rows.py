@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from models.converse import Place
 from models.dialogue import Accepted, Rejected
+from warehouse.licences import TOGETHER
 from warehouse.records import canonical
 from warehouse.tables import GENERATIONS, SYNTHESIS_REJECTS
 
@@ -23,7 +24,10 @@ ROWS_FILE = "rows.jsonl"
 GENERATIONS_FILE = "generations.parquet"
 REJECTS_FILE = "rejects-synthesis.parquet"
 BATCH = 2000
-MOST_REPLIES = 32  # named in a row; a job that hands its rows out in one go has heard thousands by then
+UNKNOWN = "unknown"
+MOST_REPLIES = (
+    64  # a dialogue that heard more before it handed rows out is one of many seeds: nobody knows whose they are
+)
 
 
 @dataclass(slots=True)
@@ -54,8 +58,17 @@ class Emitted:
             self.file.seek(start)
             part = orjson.loads(self.file.readline())
             for row in part["rows"]:
-                own = row["meta"].get("reply")
-                yield row | {"replies": [own] if own else part["replies"][:MOST_REPLIES]}
+                yield row | {"replies": _replies_of(row["meta"], part["replies"])}
+
+
+def _replies_of(meta: Mapping[str, Any], heard: Sequence[str]) -> Sequence[str]:
+    """The keys of the replies behind a row: those its synthesizer names, else those its dialogue heard."""
+    named = meta.get("replies", meta.get("reply"))
+    if isinstance(named, list):
+        return named
+    if isinstance(named, str):
+        return [named] if named else []
+    return heard if len(heard) <= MOST_REPLIES else []
 
 
 def _plain(row: Accepted | Rejected) -> dict[str, Any]:
@@ -82,12 +95,15 @@ class Maker:
     params: Mapping[str, Any]
     seed: int
     models: Mapping[str, str]
-    licences: Mapping[str, str | None]
+    licences: Mapping[str, frozenset[str]]
 
     def licence(self, parents: Sequence[str]) -> str | None:
-        """The licences of the seeds a row was made from, several joined by AND; None where none is known."""
-        known = sorted({licence for parent in parents if (licence := self.licences.get(parent))})
-        return " AND ".join(known) or None
+        """All licences of the seeds a row was made from, joined by AND, one that is not known among them as "unknown".
+
+        None where none is known at all.
+        """
+        found = frozenset[str]().union(*(self.licences.get(parent, frozenset()) for parent in parents))
+        return TOGETHER.upper().join(sorted(found)) if found - {UNKNOWN} else None
 
 
 def write(folder: Path, maker: Maker, emitted: Emitted) -> None:

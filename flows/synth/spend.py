@@ -113,4 +113,7 @@ class Till:
 
     def write(self, folder: Path, generation: str, heard: set[str]) -> dict[str, Any]:
         """The replies that were heard and every try to get them, as tables in `folder`; their sums."""
-        return write_bill(folder, generation, self.store, heard, self.names).facts() if self.models else Bill().facts()
+        if not self.models:
+            return Bill().facts()
+        probed = [key for model in self.models.values() if isinstance(model, EndpointModel) for key in model.probed()]
+        return write_bill(folder, generation, self.store, heard.union(probed), self.names).facts()

@@ -5,24 +5,26 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow.parquet as pq
 
 from flows.recipes import Recipe
-from flows.run import Counts, Run
+from flows.run import Counts, Run, Stopped
 from flows.synth import rows
 from flows.synth.asked import Synthesis
 from flows.synth.spend import Caching, Purse, Till
 from flows.voices import SpaceOnWorkers
 from flows.workers import Workers
-from models.converse import Place, converse
+from models.converse import converse
 from models.endpoint.spec import EndpointSpec
 from models.protocol import UNANSWERED
+from warehouse.licences import TOGETHER
 from warehouse.pools import example_of, opened
-from warehouse.records import Example
-from warehouse.store import Artifact, Draft, Work
-from warehouse.tables import SELECTED_FILE
+from warehouse.records import Example, canonical
+from warehouse.store import Artifact, Draft, Work, load_artifact, sha256_file
+from warehouse.tables import SELECTED_FILE, SYNTHESIS, write_rows
 
 TELL_EVERY_S = 2.0
 SYNTHESIZE_VERSION = 2
@@ -45,18 +47,41 @@ class Kitchen:
 def synthesize(
     run: Run, name: str, asked: Synthesis, seeds: Artifact | None, kitchen: Kitchen, workers: Workers
 ) -> Artifact:
-    """The rows of `asked`; a run after one that left rows unanswered asks for those again, and only for those."""
+    """The rows of `asked`; a run after one that left rows unanswered asks for those again, and only for those.
 
-    def work(number: int) -> Work:
-        again = {"round": number} if number else {}
-        inputs = {"seeds": seeds.key} if seeds is not None else {}
-        return Work("synthesize", SYNTHESIZE_VERSION, asked.params | again, inputs, seed=kitchen.seed)
+    Where that changes nothing, the round before stands.
+    """
 
-    number = 0
-    while (found := run.store.find(work(number))) is not None and found.manifest["facts"]["unanswered"]:
-        number += 1
+    def work(before: Artifact | None) -> Work:
+        inputs = {} if seeds is None else {"seeds": seeds.key}
+        again = {} if before is None else {"continues": before.key}
+        return Work("synthesize", SYNTHESIZE_VERSION, asked.params, inputs | again, seed=kitchen.seed)
+
+    before: Artifact | None = None
+    while (found := run.store.find(work(before))) is not None and found.manifest["facts"]["unanswered"]:
+        before = found
     making = Making(run, name, asked, seeds, kitchen, workers)
-    return run.stage(name, work(number), lambda draft: making(work(number).key, draft))
+    try:
+        return run.stage(name, work(before), lambda draft: making(work(before).key, draft, before))
+    except Unchanged:
+        assert before is not None  # a first round has nothing to be equal to
+        run.listener.say(f"{name}: {before.manifest['facts']['unanswered']:,} rows have no answer now either")
+        run.record(name, before, computed=False, started=datetime.now(UTC), seconds=0.0)
+        return before
+
+
+class Unchanged(Exception):
+    """A round came to the same rows, and the same reasons, as the one before."""
+
+
+def oldest_alike(run: Run, made: Artifact) -> Artifact:
+    """The first of the rounds up to `made` that accepted the same rows: what is made of them is made of that one."""
+    while (key := made.manifest["inputs"].get("continues")) is not None:
+        before = load_artifact(run.store.folder("synthesize", key))
+        if before is None or before.manifest["files"][rows.ROWS_FILE] != made.manifest["files"][rows.ROWS_FILE]:
+            break
+        made = before
+    return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +95,7 @@ class Making:
     kitchen: Kitchen
     workers: Workers
 
-    def __call__(self, key: str, draft: Draft) -> Counts:
+    def __call__(self, key: str, draft: Draft, before: Artifact | None) -> Counts:
         examples, licences = seeds_of(self.seeds)
         with (
             tempfile.TemporaryFile(dir=draft.folder.parent) as spool,
@@ -82,31 +107,52 @@ class Making:
                 key, self.asked.name, self.asked.source.params, self.kitchen.seed, self.asked.named, licences
             )
             rows.write(draft.folder, maker, emitted)
+            refused = dict(emitted.counts)
+            accepted = refused.pop("", 0)
+            counts = Counts(accepted + sum(refused.values()), accepted, refused)
+            if before is not None and _alike(before, draft, counts):
+                raise Unchanged
             draft.facts.update(till.write(draft.folder, key, emitted.heard))
         draft.facts["models"] = self.asked.named
-        refused = dict(emitted.counts)
-        accepted = refused.pop("", 0)
         draft.facts["unanswered"] = sum(refused.get(reason, 0) for reason in UNANSWERED)
-        return Counts(accepted + sum(refused.values()), accepted, refused)
+        self._summary(key, draft, counts, before)
+        return counts
+
+    def _summary(self, key: str, draft: Draft, counts: Counts, before: Artifact | None) -> None:
+        known = {name: draft.facts[name] for name in SYNTHESIS.names if name in draft.facts and name != "models"}
+        row = known | {
+            "generation": key,
+            "continues": before.key if before is not None else None,
+            "synthesizer": self.asked.name,
+            "params": canonical(dict(self.asked.source.params)),
+            "models": canonical(self.asked.named),
+            "seed": self.kitchen.seed,
+            "seeds": self.seeds.key if self.seeds is not None else None,
+            "accepted": counts.rows_out,
+            "refused": sum(counts.dropped.values()),
+        }
+        write_rows(draft.folder / "synthesis.parquet", SYNTHESIS, [row])
 
     def open(self, caching: Caching = "use") -> AbstractContextManager[Till]:
         return self.kitchen.purse.open(self.run.store.home, self.workers, caching)
 
     def converse(self, examples: Sequence[Example], emitted: rows.Emitted, till: Till) -> None:
         teller = Teller(self.run, self.name, emitted, till, len(examples))
-
-        def emit(place: Place, made: rows.Made, heard: rows.Heard) -> None:
-            emitted(place, made, heard)
-            teller.tell()
-
         models = {role: till.model(voice) for role, voice in self.asked.voices.items()}
         encoders = {role: SpaceOnWorkers(space, self.workers) for role, space in self.asked.spaces.items()}
         job = self.asked.job(examples, np.random.default_rng(self.kitchen.seed))
-        converse([job], models, encoders, emit, verifiers=self.asked.verifiers)
+        converse([job], models, encoders, emitted, verifiers=self.asked.verifiers, beat=teller.beat)
 
 
-def seeds_of(seeds: Artifact | None) -> tuple[list[Example], dict[str, str | None]]:
-    """The rows to start from, of a pool or of a selection, and the licence of each by its sample id."""
+def _alike(before: Artifact, draft: Draft, counts: Counts) -> bool:
+    """Whether a round accepted and refused what the one before did."""
+    if dict(counts.dropped) != dict(before.manifest["facts"]["dropped"]):
+        return False
+    return sha256_file(draft.folder / rows.ROWS_FILE) == sha256_file(before.folder / rows.ROWS_FILE)
+
+
+def seeds_of(seeds: Artifact | None) -> tuple[list[Example], dict[str, frozenset[str]]]:
+    """The rows to start from, of a pool or of a selection, and all licences of each by its sample id."""
     if seeds is None:
         return [], {}
     if seeds.stage == "select":
@@ -115,7 +161,11 @@ def seeds_of(seeds: Artifact | None) -> tuple[list[Example], dict[str, str | Non
     else:
         pool = opened(seeds.folder)
         found = list(zip(pool.examples(np.arange(pool.n)), pool.column("licence").tolist(), strict=True))
-    return [example for example, _ in found], {example.sample_id: licence for example, licence in found}
+    licences: dict[str, frozenset[str]] = {}
+    for example, licence in found:
+        mine = frozenset((licence or rows.UNKNOWN).split(TOGETHER))
+        licences[example.sample_id] = licences.get(example.sample_id, frozenset()) | mine
+    return [example for example, _ in found], licences
 
 
 @dataclass(slots=True)
@@ -129,6 +179,12 @@ class Teller:
     seeds: int
     begun: float = field(default_factory=time.monotonic)
     told: float = -TELL_EVERY_S
+
+    def beat(self) -> None:
+        """Tell, and end the conversation where the run has ended. Raises `Stopped`."""
+        if self.run.stopping.is_set():
+            raise Stopped(f"{self.name}: stopped; what was answered is kept, and the same command goes on")
+        self.tell()
 
     def tell(self) -> None:
         now = time.monotonic()

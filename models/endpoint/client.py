@@ -114,6 +114,10 @@ class EndpointModel:
         """How far this model has come; also after it was closed."""
         return (self._desk or self._started()).progress()
 
+    def probed(self) -> list[str]:
+        """The keys of the requests that found out, since this was made, what the endpoint can do."""
+        return list(self._desk.probed) if self._desk is not None else []
+
     def capabilities(self) -> Capabilities:
         """What the endpoint can do; asked at the first call and kept in the store.
 

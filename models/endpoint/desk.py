@@ -61,6 +61,7 @@ class Desk:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._heart = self._loop.create_task(self.life.keep_leases())
         self._capabilities: Capabilities | None = None
+        self.probed: list[str] = []
         self._probing = asyncio.Lock()
 
     def take(self, row: Row) -> None:
@@ -152,15 +153,18 @@ class Desk:
             mode = await self._mode(prompt)
         except Unprobed as error:
             return error.completion
+        earlier: list[str] = []
         while True:
             completion = await self.asker.ask(self._request(prompt, mode), wanted)
             longer = min(2 * prompt.max_tokens, self.spec.length_cap)
             if completion.finish_reason != "length" or self.spec.length != "grow" or longer <= prompt.max_tokens:
                 break
+            earlier.append(completion.key)
             prompt = replace(prompt, max_tokens=longer)
+        completion = replace(completion, earlier=tuple(earlier))
         if completion.finish_reason == "length" and (self.spec.length == "drop" or not completion.text.strip()):
             detail = f"cut after {prompt.max_tokens} tokens"
-            return failed("empty", detail, completion.key, completion.usage)
+            return replace(failed("empty", detail, completion.key, completion.usage), earlier=completion.earlier)
         return completion
 
     def _request(self, prompt: Prompt, mode: Mode) -> WireRequest:
@@ -171,8 +175,12 @@ class Desk:
             return ""
         return (await self.capabilities()).mode if self.spec.structured == "auto" else self.spec.structured
 
+    async def _probe(self, request: WireRequest) -> Completion:
+        self.probed.append(request.key)
+        return await self.asker.ask(request, lambda: True, row=False)
+
     async def _probed(self) -> Capabilities:
-        found = await probe(self.spec, lambda request: self.asker.ask(request, lambda: True, row=False))
+        found = await probe(self.spec, self._probe)
         models = await self.sender.transport.get("/models")
         found = replace(found, max_context=stated_context(models.body or b"", self.spec.model))
         spec, value, server = self.spec, found.as_json(), self.sender.server

@@ -4,7 +4,7 @@ import os
 import select
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -17,6 +17,7 @@ from models.endpoint.spec import EndpointSpec
 
 CONNECT_S = 30.0  # until a connection stands
 LARGEST = 16 * 2**20  # bytes of a body that are read; no reply is as long
+LEAST_SECRET = 12  # characters of a key that is one
 KEPT_OF_TOO_LARGE = 2**16  # bytes of a larger body that are kept: it is no reply
 HEADERS = frozenset(
     {"content-type", "date", "location", "request-id", "retry-after", "retry-after-ms", "server", "x-request-id"}
@@ -52,7 +53,7 @@ class Transport:
     def __init__(self, spec: EndpointSpec) -> None:
         self.spec = spec
         self._session: aiohttp.ClientSession | None = None
-        self._secret = b""
+        self._spelled: frozenset[bytes] = frozenset()
         self._proxy = _proxy(spec.base_url)
 
     async def post(self, payload: bytes) -> Came:
@@ -73,7 +74,8 @@ class Transport:
                 method, self.spec.base_url + path, data=payload, proxy=self._proxy, allow_redirects=False
             ) as response:
                 body = await _body(response)
-                return Came(response.status, _headers(response.headers), self._without_key(response.status, body))
+                refused = response.status >= 400
+                return Came(response.status, self._without_key(_headers(response.headers)), self._masked(body, refused))
         except aiohttp.ConnectionTimeoutError:
             return Came(error=f"no connection within {min(CONNECT_S, self.spec.timeout):g} s", unmet=True)
         except TimeoutError:
@@ -90,7 +92,7 @@ class Transport:
             if not secret:
                 raise EndpointDown(f"endpoint {self.spec.name}: set {name}, which api_key_env names, to its key")
             headers["Authorization"] = f"Bearer {secret}"
-            self._secret = secret.encode()
+            self._spelled = _spellings(secret)
         return aiohttp.ClientSession(
             connector=Connector(limit=0),
             timeout=aiohttp.ClientTimeout(total=self.spec.timeout, sock_connect=CONNECT_S),
@@ -98,9 +100,24 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
-    def _without_key(self, status: int, body: bytes) -> bytes:
-        """Servers repeat a key that they refuse; it is not kept."""
-        return body.replace(self._secret, b"***") if self._secret and status >= 400 else body
+    def _without_key(self, headers: Mapping[str, str]) -> dict[str, str]:
+        return {name: self._masked(value.encode("utf-8", "replace")).decode() for name, value in headers.items()}
+
+    def _masked(self, body: bytes, refused: bool = True) -> bytes:
+        """Servers repeat a key that they refuse, plainly, with escaped slashes, in addresses; it is not kept.
+
+        Of a reply only a key is taken out that is no word ("EMPTY"): words are what replies are made of.
+        """
+        for spelled in self._spelled:
+            if refused or len(spelled) >= LEAST_SECRET:
+                body = body.replace(spelled, b"***")
+        return body
+
+
+def _spellings(secret: str) -> frozenset[bytes]:
+    """How a server may repeat a key."""
+    spelled = (secret, secret.replace("/", "\\/"), quote(secret), quote(secret, safe=""))
+    return frozenset(each.encode() for each in spelled)
 
 
 def _unread(connection: Connection) -> bool:

@@ -217,3 +217,150 @@ def test_a_killed_run_asks_for_what_was_in_flight_and_the_rest(tmp_path: Path) -
         outcome = made(path)
         assert outcome.syntheses[0]["accepted"] == 59
         assert len(server.bodies) <= 60 + 2 * 2
+
+
+def test_a_row_that_nobody_will_ever_answer_doubles_nothing_and_makes_nothing_anew(tmp_path: Path) -> None:
+    def never(body: Body, _: int) -> Says:
+        refused = Says({"error": {"message": "maximum context length", "code": "context_length_exceeded"}}, 400)
+        return refused if number_in(body) == 5 else right(body, 0)
+
+    with serving(never) as server:
+        path = folder_of(tmp_path, server)
+        first, second, third = made(path), made(path), made(path)
+        assert len(server.bodies) == QUESTIONS + 2
+    assert [s["name"] for s in (*second.stages, *third.stages) if s["computed"]] == []
+    assert (third.pool, third.selection, third.syntheses) == (first.pool, first.selection, first.syntheses)
+    assert rows(path, "SELECT count(*) AS n FROM generations WHERE synthesizer = 'dart'") == [{"n": QUESTIONS - 2}]
+
+
+def test_views_show_the_last_round_alone(tmp_path: Path) -> None:
+    broken = {2, 5}
+
+    def moody(body: Body, _: int) -> Says:
+        return Says({"error": {"message": "no"}}, 400) if number_in(body) in broken else right(body, 0)
+
+    with serving(moody) as server:
+        path = folder_of(tmp_path, server)
+        made(path)
+        broken = {3}
+        made(path)
+    assert rows(path, "SELECT count(*) AS n FROM generations WHERE synthesizer = 'dart'") == [{"n": QUESTIONS - 1}]
+    assert rows(path, "SELECT count(*) AS n FROM replies") == [{"n": QUESTIONS}]
+    assert rows(path, "SELECT count(*) AS n, count(*) FILTER (cost_usd > 0) AS paid FROM attempts") == [
+        {"n": QUESTIONS + 2, "paid": QUESTIONS}
+    ]
+    assert rows(path, "SELECT reason FROM rejects ORDER BY reason") == [{"reason": "uncovered"}, {"reason": "wrong"}]
+    rounds = rows(path, "SELECT accepted, unanswered, continues IS NULL AS first FROM syntheses ORDER BY accepted")
+    assert rounds == [
+        {"accepted": QUESTIONS - 3, "unanswered": 2, "first": True},
+        {"accepted": QUESTIONS - 1, "unanswered": 0, "first": False},
+    ]
+
+
+def test_what_was_paid_for_replies_that_were_cut_is_in_the_bill(tmp_path: Path) -> None:
+    def short(body: Body, _: int) -> Says:
+        whole = body["max_tokens"] >= 16
+        return Says(reply(str(number_in(body)), "stop" if whole else "length", completion=body["max_tokens"]))
+
+    recipe = RECIPE.replace("model: m,", "model: m, length: grow,").replace(
+        "verifier: exact", "verifier: exact, max_tokens: 4"
+    )
+    with serving(short) as server:
+        path = folder_of(tmp_path, server, recipe, questions=3)
+        outcome = made(path)
+        assert [body["max_tokens"] for body in server.bodies].count(16) == 3
+        assert outcome.syntheses[0]["requests"] == len(server.bodies) == 9
+        assert outcome.syntheses[0]["completion_tokens"] == 3 * (4 + 8 + 16)
+
+
+def test_a_synthesis_without_rows_leaves_the_others(tmp_path: Path) -> None:
+    with serving(right) as server:
+        path = folder_of(tmp_path, server)
+        more = "  - synthesize: dart\n    seeds: [{path: odd.jsonl}]\n    models: {learner: server}\n"
+        more += "    params: {strategy: vrt, k: 1, verifier: exact}\nendpoints:"
+        (tmp_path / "recipe.yaml").write_text(path.read_text().replace("endpoints:", more))
+        write_rows(tmp_path / "odd.jsonl", [{"instruction": "What is 3?", "output": "3"}])
+        outcome = made(path)
+        assert [each["accepted"] for each in outcome.syntheses] == [QUESTIONS - 1, 0]
+        assert outcome.kept == QUESTIONS - 1
+        with pytest.raises(
+            InputError, match=r"dart accepted none \(1 wrong, 1 uncovered\)|dart accepted none \(1 uncovered, 1 wrong\)"
+        ):
+            made(path, "pool.0.seeds=[{path: odd.jsonl}]", "pool.1.params.k=2")
+
+
+def test_one_budget_is_for_all_and_a_plan_says_what_it_cut(tmp_path: Path) -> None:
+    with serving(right) as server:
+        path = folder_of(tmp_path, server, questions=30)
+        [found] = plan(path, ["spend.requests=8"], tmp_path / "home").plans
+        assert (len(server.bodies), found["pilot"], found["cut"]) == (8, 8, 12)
+        assert found["forecasts"]["requests"]["value"] == 30
+        [limited] = plan(path, ["pool.0.params.budget=25"], tmp_path / "home").plans
+        assert limited["notes"] == ["the job ends at its own limit, budget 25, whatever is forecast"]
+
+
+def test_licences_of_all_seeds_travel(tmp_path: Path) -> None:
+    with serving(right) as server:
+        path = folder_of(tmp_path, server, questions=6)
+        write_rows(tmp_path / "same.jsonl", [{"instruction": "What is 1?", "output": "1"}])
+        text = path.read_text().replace(
+            "licence: cc-by-4.0}]", "licence: cc-by-nc-4.0}, {path: same.jsonl, licence: mit}]"
+        )
+        path.write_text(text)
+        made(path)
+    found = rows(path, "SELECT licence, count(*) AS n FROM generations GROUP BY ALL ORDER BY n")
+    assert found == [{"licence": "cc-by-nc-4.0 AND mit", "n": 1}, {"licence": "cc-by-nc-4.0", "n": 4}]
+
+
+def test_a_run_that_ends_stops_its_syntheses(tmp_path: Path) -> None:
+    def slow(body: Body, number: int) -> Says:
+        return Says(right(body, number).body, after=0.2)
+
+    with serving(slow) as server:
+        recipe = RECIPE.replace("model: m,", "model: m, max_concurrency: 1,")
+        path = folder_of(tmp_path, server, recipe, questions=200)
+        process = subprocess.Popen(
+            [sys.executable, "-c", STOPPED, str(path)], cwd=Path(__file__).parents[2], stderr=subprocess.PIPE, text=True
+        )
+        _, said = process.communicate(timeout=60)
+        assert "Stopped" in said
+        assert 3 <= len(server.bodies) < 30
+
+
+STOPPED = """\
+import sys, threading, time
+from pathlib import Path
+from flows import recipes, run
+from flows.engine import PlainEngine
+from flows.run import Silent
+from flows.synth.job import synth
+from flows.workers import HereWorkers
+path = Path(sys.argv[1])
+begin = run.Run.begin
+def begun(*args, **facts):
+    made = begin(*args, **facts)
+    threading.Thread(target=lambda: (time.sleep(3), made.stopping.set()), daemon=True).start()
+    return made
+run.Run.begin = begun
+synth(recipes.load(path), path.parent / "home", "synth", engine=PlainEngine(), workers=HereWorkers(), listener=Silent())
+"""
+
+
+def test_wrong_values_are_told_with_the_parameter(tmp_path: Path) -> None:
+    with serving(right) as server:
+        path = folder_of(tmp_path, server)
+        for override, message in (
+            ("pool.0.params.k=2.5", r"'dart': k is 2.5; give a whole number"),
+            ("pool.0.params.k=four", r"'dart': k is 'four'; give a whole number"),
+            ("pool.0.params.max_tokens=-5", r"'dart': a prompt needs max_tokens >= 1"),
+            ("pool.0.params.verifier=[exact]", r"verifier is \['exact'\]; give a text"),
+        ):
+            with pytest.raises(InputError, match=message):
+                check(recipes.load(path, [override]))
+        with pytest.raises(InputError, match=r"'s3ft' needs verifier: give `verifier`"):
+            check(recipes.load(path, ["pool.0.synthesize=s3ft", "pool.0.params={}"]))
+        twice = path.read_text().split("endpoints:")
+        pool = twice[0].split("pool:\n")[1]
+        path.write_text(twice[0] + pool + "endpoints:" + twice[1])
+        with pytest.raises(InputError, match=r"'dart' is named twice with the same parameters"):
+            check(recipes.load(path))

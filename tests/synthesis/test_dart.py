@@ -413,3 +413,14 @@ def test_a_judge_can_tell_what_is_right() -> None:
 def test_wrong_parameters_are_named(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         replace(JOB, **fields)
+
+
+@pytest.mark.parametrize("strategy", ["vrt", "uniform", "prop2diff"])
+def test_a_query_that_nobody_answered_is_not_said_to_be_too_hard(strategy: Any) -> None:
+    class Down(CannedModel):
+        def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
+            return [Completion("", "error", Usage(0, 0), failure="over_budget") for _ in prompts]
+
+    job = replace(JOB, strategy=strategy, k=2, pilot=2, max_trials=2, back_fill=True)
+    rows = made(job, SEEDS[:2], Down(bernoulli))
+    assert reasons(rows) == {"over_budget": 4, "unanswered": 2}

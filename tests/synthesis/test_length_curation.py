@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from models.dialogue import Rejected
 from synthesis.length_curation import LongOutput, length_score, paragraphs
-from synthesis.required_length import Required, required_lengths
+from synthesis.required_length import LANGUAGES, Required, required_lengths
 from warehouse.errors import InputError
 
 WORDS = ("words", 500.0, 500.0)
@@ -177,3 +177,8 @@ def test_units_are_measured() -> None:
 def test_what_cannot_be_asked_for(params: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         LongOutput(**params)  # type: ignore[arg-type]
+
+
+def test_a_long_text_without_spaces_takes_no_longer_than_its_length() -> None:
+    # where the search is quadratic this does not end within the patience of any runner
+    assert required_lengths("x" * 400_000 + " 300 words", LANGUAGES) == [Required("words", 300, 300)]

@@ -122,10 +122,12 @@ def test_of_several_right_candidates_the_likeliest_is_taken() -> None:
     assert [(p.draw, p.temperature > 0) for p in model.prompts] == [(0, False), (1, True), (2, True), (3, True)]
 
 
-def test_a_reply_that_failed_is_no_attempt_and_only_failures_are_no_row() -> None:
-    down = Measured(lambda prompt: "<unreachable>" if prompt.draw == 0 else "is 5")
-    [row] = accepted(rows_of(S3FT("exact", candidates=2), [SELF], down))
+def test_a_reply_that_failed_is_no_attempt_and_one_that_nobody_gave_is_waited_for() -> None:
+    refused = Measured(lambda prompt: "<filtered>" if prompt.draw == 0 else "is 5")
+    [row] = accepted(rows_of(S3FT("exact", candidates=2), [SELF], refused))
     assert len(row.meta["attempts"]["self"]) == 1
+    down = Measured(lambda prompt: "<unreachable>" if prompt.draw == 1 else "is 5")
+    assert reasons(rows_of(S3FT("exact", candidates=2), [SELF], down)) == {"unreachable": 1}
     [lost] = rows_of(S3FT("exact"), [SELF], Measured(lambda prompt: "<filtered>"))
     assert isinstance(lost, Rejected)
     assert (lost.reason, lost.detail) == ("filtered", "as told")

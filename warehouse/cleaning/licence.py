@@ -13,8 +13,8 @@ from warehouse.block import Block
 from warehouse.cleaning.findings import Action, Findings, findings, of_mask
 from warehouse.cleaning.parameters import check_switch, check_texts
 from warehouse.errors import InputError
+from warehouse.licences import TOGETHER
 
-TOGETHER = " and "  # between the licences of a row that was made from several
 UNKNOWN = ("unknown", "other")  # what data set cards say where they say nothing
 
 
@@ -41,7 +41,8 @@ class Licence:
         denied = [name for name in known if any(map(self._denies, (name, *name.split(TOGETHER))))]
         found = [of_mask("licence_denied", _among(licences, denied), lambda row: str(licences[row]))]
         if self.deny_unknown:
-            unknown = _among(licences, UNKNOWN) | np.asarray(pc.is_null(licences))
+            vague = [name for name in known if not set(UNKNOWN).isdisjoint(name.split(TOGETHER))]
+            unknown = _among(licences, vague) | np.asarray(pc.is_null(licences))
             found.append(of_mask("licence_unknown", unknown, lambda row: licences[row].as_py() or ""))
         return findings(found)
 
