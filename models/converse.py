@@ -44,6 +44,7 @@ def converse(
     wave: int = WAVE,
     verifiers: Mapping[str, Verifier] | None = None,
     beat: Callable[[], None] | None = None,
+    listen: Callable[[Completion], None] | None = None,
 ) -> list[Result]:
     """Advance many dialogues together and return their results in order.
 
@@ -52,9 +53,9 @@ def converse(
     ended without rows, heard since rows were last handed out. Places are in the order of the dialogues and of their
     rows, however the answers came in. Raises `InputError` for a role that no model was given for; an error inside a
     dialogue carries a note with that dialogue's number. `beat` is called before each step and while nothing comes, at
-    least every `BEAT_S` seconds; what it raises ends the conversation.
+    least every `BEAT_S` seconds; what it raises ends the conversation. `listen` is told every completion.
     """
-    conversation = _Conversation(models, encoders or {}, verifiers or {}, emit, beat or _nothing)
+    conversation = _Conversation(models, encoders or {}, verifiers or {}, emit, beat or _nothing, listen)
     found: list[list[Result]] = []
     try:
         conversation.run(_Group((), enumerate(dialogues), wave, found.append, []))
@@ -136,7 +137,9 @@ class _Conversation:
         verifiers: Mapping[str, Verifier],
         emit: Take | None,
         beat: Callable[[], None],
+        listen: Callable[[Completion], None] | None,
     ) -> None:
+        self.listen = listen
         self.models, self.encoders, self.verifiers, self.emit, self.beat = models, encoders, verifiers, emit, beat
         self.living: dict[_Living, None] = {}
         self.ready: deque[_Living] = deque()
@@ -230,6 +233,8 @@ class _Conversation:
         assert one.replies is not None  # it asked
         one.replies[number] = reply
         one.missing -= 1
+        if self.listen is not None and isinstance(reply, Completion):
+            self.listen(reply)
         if not one.missing:
             self.ready.append(one)
 

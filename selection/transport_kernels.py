@@ -20,8 +20,7 @@ Codes = NDArray[np.uint16]
 DROPPED = 13  # lower bits of a mantissa that a code leaves out
 LEAST = (127 - 63) << 23  # the bits of 2⁻⁶³, whose code is 0
 HALF = 1 << (DROPPED - 1)
-MOST = 2**31 - 1
-FEWEST = -(2**31)
+GREATEST, SMALLEST = 2**31 - 1, -(2**31)  # of int32
 
 
 def compiled(function: Callable[P, T]) -> Callable[P, T]:
@@ -41,7 +40,7 @@ def compiled(function: Callable[P, T]) -> Callable[P, T]:
 def exponents(
     costs: Single, scale: np.float32, offsets: Single, least: np.float32, shares: Single, largest: Single
 ) -> None:
-    """scale · `costs` (b, m) + offsets (m,) less the `largest` (b,) of each row, at least `least`, into `shares` (b, m).
+    """Into `shares` (b, m) scale · costs + offsets (m,), less the `largest` (b,) of each row, but at least `least`.
 
     The largest is found among whole numbers that are ordered as the floats of the same bits are: a processor compares
     many of these at once.
@@ -50,11 +49,11 @@ def exponents(
     for j in range(costs.shape[0]):
         for i in range(m):
             shares[j, i] = costs[j, i] * scale + offsets[i]
-        top = int32(FEWEST)
+        top = int32(SMALLEST)
         for i in range(m):
-            order = bits[j, i] ^ ((bits[j, i] >> int32(31)) & int32(MOST))
+            order = bits[j, i] ^ ((bits[j, i] >> int32(31)) & int32(GREATEST))
             top = max(top, order)
-        found[j] = top ^ ((top >> int32(31)) & int32(MOST))
+        found[j] = top ^ ((top >> int32(31)) & int32(GREATEST))
         for i in range(m):
             exponent = shares[j, i] - largest[j]
             shares[j, i] = exponent if exponent > least else least

@@ -12,13 +12,14 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 
 from models.dialogue import Accepted, Complete, Dialogue, Emit, Rejected, each
-from models.protocol import UNANSWERED, Completion, Prompt, Verdict
+from models.protocol import Completion, Prompt, Verdict
 from models.verify.checked import (
     ALL_REASONS,
     check_verifier,
     checked,
     judge_roles,
     told_of,
+    undecided,
     unusable,
     verifier_roles,
 )
@@ -199,7 +200,7 @@ class Dart:
         (reply,) = yield [Complete(LEARNER, prompt)]
         assert isinstance(reply, Completion)  # what `Complete` is answered by
         verdict = yield from checked(self.verifier, reply, query.seed)
-        answered = reply.failure not in UNANSWERED and not reply.truncated
+        answered = not undecided(verdict) and not reply.truncated
         trial = Trial(draw, reply.text.strip(), verdict, answered, reply.key)
         if not verdict.right:
             yield [Emit((Rejected(verdict.reason, verdict.detail, self._trial_row(query, trial, {})),))]

@@ -10,7 +10,7 @@ import numpy as np
 
 from models.dialogue import Accepted, Complete, Dialogue, Emit, Rejected, each
 from models.protocol import Completion, Prompt, Verdict
-from models.verify.checked import check_verifier, checked, judge_roles, told_of, verifier_roles
+from models.verify.checked import check_verifier, checked, judge_roles, told_of, undecided, verifier_roles
 from models.verify.checked import unusable as uncheckable
 from models.verify.reference import question_of
 from synthesis.attempts import LOST, UNUSABLE, answered, gold_of, lost, streams, turned_away, unusable
@@ -128,8 +128,12 @@ class GrapeCollect:
         rows: list[Accepted | Rejected] = [*failed, *(Rejected("duplicate", "", _row(one, facts)) for one in again)]
         for reply, verdict in zip(found, verdicts, strict=True):
             row = _row(reply, {**facts, "verdict": _told(verdict), "template": [self.told] if self.told else []})
-            wrong = verdict is not None and not verdict.right
-            rows.append(Rejected("not_right", verdict.reason, row) if verdict and wrong else Accepted(row))
+            if verdict is None or verdict.right:
+                rows.append(Accepted(row))
+            elif undecided(verdict):
+                rows.append(Rejected(verdict.reason, verdict.detail, row))
+            else:
+                rows.append(Rejected("not_right", verdict.reason, row))
         yield [Emit(tuple(rows))]
 
     def _written(self, instruction: Instruction, number: int) -> Dialogue[tuple[list[Reply], list[Rejected]]]:

@@ -14,7 +14,7 @@ from models.dialogue import Accepted, Complete, Dialogue, Emit, Rejected, each
 from models.protocol import Completion, Prompt, Verdict
 from models.sureness import SURENESS, with_sureness
 from models.telling import telling
-from models.verify.checked import check_verifier, checked, judge_roles, told_of, verifier_roles
+from models.verify.checked import check_verifier, checked, judge_roles, told_of, undecided, verifier_roles
 from models.verify.checked import unusable as uncheckable
 from models.verify.reference import question_of, reference_of
 from synthesis.attempts import (
@@ -173,6 +173,9 @@ class RTuning:
             return None
         keys = tuple(reply.key for reply in replies if reply.key)
         probed = Probed(seed, (yield from self._judged(seed, replies)), order, refusal, keys)
+        if open_ := next((verdict for verdict in probed.probe.verdicts if undecided(verdict)), None):
+            yield [Emit((turned_away(seed, SOURCE, open_.reason, open_.detail),))]
+            return None
         if self.waits:
             return probed
         yield [Emit((Accepted(self._row(probed, probed.probe.known)),))]

@@ -15,7 +15,7 @@ from models.dialogue import Accepted, Complete, Dialogue, Emit, each
 from models.protocol import UNANSWERED, Completion, Prompt, Verdict
 from models.reply_logprobs import mean_logprob, reply_logprobs
 from models.telling import telling
-from models.verify.checked import check_verifier, checked, judge_roles, told_of, verifier_roles
+from models.verify.checked import check_verifier, checked, judge_roles, told_of, undecided, verifier_roles
 from models.verify.checked import unusable as uncheckable
 from models.verify.reference import question_of
 from synthesis.attempts import (
@@ -125,6 +125,9 @@ class S3FT:
                 yield [Emit((turned_away(seed, SOURCE, lost(failed, whole=False), failed.detail),))]
                 return
             made[source] = yield from each(usable, partial(self._tried, seed, source))
+            if open_ := next((a.verdict for a in made[source] if undecided(a.verdict)), None):
+                yield [Emit((turned_away(seed, SOURCE, open_.reason, open_.detail),))]
+                return
             if any(attempt.verdict.right for attempt in made[source]):
                 break
         yield [Emit((Accepted((yield from self._chosen(seed, made))),))]

@@ -28,7 +28,7 @@ SYNTHESIS_VIEWS: Mapping[str, View] = {
             "seeds": "key of the pool or selection it started from",
             "accepted": "rows accepted",
             "refused": "rows refused, see `rejects`",
-            "unanswered": "of these: rows that nobody answered, asked for again by the next run",
+            "unanswered": "requests that nobody answered, asked for again by the next run",
             "requests": "tries, failed ones included",
             "prompt_tokens": "tokens of prompts that were charged",
             "completion_tokens": "tokens of replies that were charged",

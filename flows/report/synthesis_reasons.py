@@ -34,7 +34,6 @@ REFUSED = {
     "memory": "checking it took too much memory",
     "crashed": "its code ended with an error",
     "exited": "its code ended by itself before the tests did",
-    "judge_failed": "the judge gave no answer",
     "judge_unclear": "the judge's answer was neither yes nor no",
     "judge_prompt_too_long": "what the judge was to read did not fit it",
     "gold_not_right": "the seed's own reply does not pass the check",

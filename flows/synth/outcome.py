@@ -34,7 +34,7 @@ class SynthOutcome(Outcome):
             table.add_row(*map(escape, _row(each)))
         lines = [rendered(table)]
         if left := sum(each["unanswered"] for each in self.syntheses):
-            lines.append(f"{left:,} rows got no answer; the same command asks for them again, and for nothing else")
+            lines.append(f"{left:,} requests got no answer; the same command asks for them again, and for nothing else")
         dropped = "".join(f", {n:,} {name}" for name, n in self.dropped.items())
         lines.append(f"pool {self.pool[:12]}: {self.kept:,} of {self.of:,} rows kept{dropped}")
         return lines

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from models.converse import Place
 from models.dialogue import Accepted, Rejected
+from models.protocol import UNANSWERED, Completion
 from warehouse.licences import TOGETHER
 from warehouse.records import canonical
 from warehouse.tables import GENERATIONS, SYNTHESIS_REJECTS
@@ -42,6 +43,11 @@ class Emitted:
     parents: set[str] = field(default_factory=set)
     heard: set[str] = field(default_factory=set)
     places: list[tuple[Place, int]] = field(default_factory=list)
+    unanswered: int = 0
+
+    def listen(self, reply: Completion) -> None:
+        """Count prompts that nobody answered, whatever their job makes of that."""
+        self.unanswered += reply.failure in UNANSWERED
 
     def __call__(self, place: Place, rows: Made, heard: Heard) -> None:
         self.places.append((place, self.file.tell()))

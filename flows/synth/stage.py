@@ -19,7 +19,6 @@ from flows.voices import SpaceOnWorkers
 from flows.workers import Workers
 from models.converse import converse
 from models.endpoint.spec import EndpointSpec
-from models.protocol import UNANSWERED
 from warehouse.licences import TOGETHER
 from warehouse.pools import example_of, opened
 from warehouse.records import Example, canonical
@@ -65,7 +64,7 @@ def synthesize(
         return run.stage(name, work(before), lambda draft: making(work(before).key, draft, before))
     except Unchanged:
         assert before is not None  # a first round has nothing to be equal to
-        run.listener.say(f"{name}: {before.manifest['facts']['unanswered']:,} rows have no answer now either")
+        run.listener.say(f"{name}: {before.manifest['facts']['unanswered']:,} requests have no answer now either")
         run.record(name, before, computed=False, started=datetime.now(UTC), seconds=0.0)
         return before
 
@@ -114,7 +113,7 @@ class Making:
                 raise Unchanged
             draft.facts.update(till.write(draft.folder, key, emitted.heard))
         draft.facts["models"] = self.asked.named
-        draft.facts["unanswered"] = sum(refused.get(reason, 0) for reason in UNANSWERED)
+        draft.facts["unanswered"] = emitted.unanswered
         self._summary(key, draft, counts, before)
         return counts
 
@@ -141,7 +140,8 @@ class Making:
         models = {role: till.model(voice) for role, voice in self.asked.voices.items()}
         encoders = {role: SpaceOnWorkers(space, self.workers) for role, space in self.asked.spaces.items()}
         job = self.asked.job(examples, np.random.default_rng(self.kitchen.seed))
-        converse([job], models, encoders, emitted, verifiers=self.asked.verifiers, beat=teller.beat)
+        verifiers = self.asked.verifiers
+        converse([job], models, encoders, emitted, verifiers=verifiers, beat=teller.beat, listen=emitted.listen)
 
 
 def _alike(before: Artifact, draft: Draft, counts: Counts) -> bool:

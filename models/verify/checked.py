@@ -3,7 +3,7 @@
 from typing import get_args
 
 from models.dialogue import Dialogue, Verify
-from models.protocol import Completion, Failure, Verdict
+from models.protocol import UNANSWERED, Completion, Failure, Verdict
 from models.verify.judge import JUDGE, JUDGE_REASONS, TEMPLATE, judged
 from models.verify.reference import question_of, reference_of
 from models.verify.table import VERIFIERS
@@ -26,6 +26,11 @@ def checked(verifier: str, reply: Completion | str, item: Example) -> Dialogue[V
     (verdict,) = yield [Verify(verifier, text, item)]
     assert isinstance(verdict, Verdict)  # what `Verify` is answered by
     return verdict
+
+
+def undecided(verdict: Verdict) -> bool:
+    """Whether nobody has said yet if the reply is right: a judge that did not answer is asked again by a later run."""
+    return verdict.reason in UNANSWERED
 
 
 def check_verifier(verifier: str) -> None:

@@ -364,3 +364,29 @@ def test_wrong_values_are_told_with_the_parameter(tmp_path: Path) -> None:
         path.write_text(twice[0] + pool + "endpoints:" + twice[1])
         with pytest.raises(InputError, match=r"'dart' is named twice with the same parameters"):
             check(recipes.load(path))
+
+
+@pytest.mark.parametrize("synthesizer", ["dart", "s3ft", "r_tuning"])
+def test_a_judge_that_did_not_answer_decides_nothing(tmp_path: Path, synthesizer: str) -> None:
+    healthy = False
+
+    def judging(body: Body, _: int) -> Says:
+        if body["max_tokens"] != 8:  # not the judge's question
+            return right(body, 0)
+        return Says(reply("yes")) if healthy else Says({"error": {"message": "no"}}, 400)
+
+    params = {"dart": "{strategy: vrt, k: 1, ", "s3ft": "{likelihoods: false, ", "r_tuning": "{samples: 0, "}[
+        synthesizer
+    ]
+    recipe = RECIPE.replace("dart", synthesizer).replace("{learner: server}", "{learner: server, judge: server}")
+    recipe = recipe.replace("{strategy: vrt, k: 1, verifier: exact}", f"{params}verifier: judge}}")
+    with serving(judging) as server:
+        path = folder_of(tmp_path, server, recipe, questions=4)
+        with pytest.raises(InputError, match="bad_request"):
+            made(path)
+        healthy = True
+        outcome = made(path)
+        assert (outcome.syntheses[0]["accepted"], outcome.syntheses[0]["unanswered"]) == (4, 0)
+        assert len(server.bodies) == 4 + 4 + 4  # learner's replies are kept, the judge is asked again
+    found = rows(path, "SELECT meta->>'sure' AS sure, meta->>'source' AS origin FROM generations")
+    assert found == [{"sure": {"r_tuning": "true"}.get(synthesizer), "origin": {"s3ft": "self"}.get(synthesizer)}] * 4

@@ -118,7 +118,7 @@ def test_any_judgement_is_read_or_unclear(said: str) -> None:
     ("fields", "reason"),
     [
         ({"finish_reason": "length"}, "judge_unclear"),
-        ({"failure": "over_budget"}, "judge_failed"),
+        ({"failure": "over_budget"}, "over_budget"),
         ({"truncated": True}, "judge_prompt_too_long"),
     ],
 )
