@@ -150,7 +150,8 @@ def logged(log: RunLog) -> Iterator[None]:
         yield
     except BaseException as error:
         with suppress(OSError):
-            stopped = isinstance(error, KeyboardInterrupt)
+            # Prefect's name for SIGTERM; this module does without Prefect
+            stopped = isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal"
             log.end("cancelled" if stopped else "failed", error="" if stopped else f"{type(error).__name__}: {error}")
         raise
 

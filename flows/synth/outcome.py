@@ -76,7 +76,7 @@ class Plan:
 
 def _planned(each: Json) -> list[str]:
     notes = [f"  note: {note}" for note in each["notes"]]
-    if "seeds" not in each:
+    if each["seeds"] is None:
         return [f"{each['synthesizer']}: no forecast", *notes]
     lines = [
         f"{each['synthesizer']}: {each['seeds']:,} seeds, {each['answered']:,} of them answered by kept replies",
@@ -84,6 +84,8 @@ def _planned(each: Json) -> list[str]:
     ]
     if each["cut"]:
         lines.append(f"  the pilot was cut short by `spend`: {each['cut']:,} of its seeds were not asked about")
+    if each["cut"] and not each["pilot"]:
+        lines.append("  no forecast: raise `spend`")
     return [*lines, *(_forecast(name, forecast) for name, forecast in each["forecasts"].items()), *notes]
 
 

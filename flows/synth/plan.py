@@ -29,7 +29,7 @@ from warehouse.records import Example, Floats
 
 COSTS = ("requests", "prompt tokens", "completion tokens", "USD")
 WHOLE_JOB = ("budget", "tokens", "instructions", "rows")  # parameters that limit a whole job, not a seed
-NOT_YET = "its seeds are made by a model too: make them first, then plan this"
+NOT_YET = {"forecasts": {}, "notes": ["its seeds are made by a model too: make them first, then plan this"]}
 PILOT = 20  # seeds that are really asked about; their replies are kept and not asked for again
 
 
@@ -53,7 +53,7 @@ def _planned(run: Run, recipe: Recipe, source: Source, kitchen: Kitchen, workers
     asked = synthesis_of(source, recipe.endpoints, Path(recipe.data))
     told = {"synthesizer": asked.name, "models": asked.named, "notes": _notes(source)}
     if any(each.models for each in source.seeds):
-        return told | {"notes": [NOT_YET]}
+        return told | dict.fromkeys(("seeds", "answered", "pilot", "cut", "accepted", "refused")) | NOT_YET
     name = f"{recipe.name} pool"
     seeds = sources.prepare(run, f"{name} seeds", source.seeds, Path(recipe.data), kitchen, workers)
     making = Making(run, f"plan {name}", asked, seeds, kitchen, workers)
@@ -70,9 +70,13 @@ def _planned(run: Run, recipe: Recipe, source: Source, kitchen: Kitchen, workers
         "cut": len(drawn) - found.seeds,
         "accepted": found.accepted,
         "refused": found.refused,
-        "forecasts": {what: _forecast(values, len(open_), rng) for what, values in found.values.items()}
-        | {what: _scaled(total, found.seeds, len(open_)) for what, total in found.totals.items()},
+        "forecasts": _forecasts(found, len(open_), rng) if found.seeds or not open_ else {},
     }
+
+
+def _forecasts(found: "Pilot", seeds: int, rng: np.random.Generator) -> dict[str, Any]:
+    divided = {what: _forecast(values, seeds, rng) for what, values in found.values.items()}
+    return divided | {what: _scaled(total, found.seeds, seeds) for what, total in found.totals.items()}
 
 
 def _notes(source: Source) -> list[str]:
@@ -107,7 +111,10 @@ def _answered(making: Making, examples: Sequence[Example]) -> set[str]:
             named = parents_of(row)
             if row["reason"] in UNANSWERED and not named:
                 return set()  # the job is one dialogue about all seeds
-            (lacking if row["reason"] in UNANSWERED else answered).update(named)
+            if row["reason"] in UNANSWERED:
+                lacking.update(named)
+            elif row["replies"]:  # a row that no reply is behind says nothing: its job may not have come so far
+                answered.update(named)
     return answered - lacking
 
 

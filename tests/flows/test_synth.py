@@ -295,6 +295,8 @@ def test_one_budget_is_for_all_and_a_plan_says_what_it_cut(tmp_path: Path) -> No
         [found] = plan(path, ["spend.requests=8"], tmp_path / "home").plans
         assert (len(server.bodies), found["pilot"], found["cut"]) == (8, 8, 12)
         assert found["forecasts"]["requests"]["value"] == 30
+        [nothing] = plan(path, ["spend.requests=0", "pool.0.params.temperature=0.5"], tmp_path / "home").plans
+        assert (nothing["pilot"], nothing["cut"], nothing["forecasts"]) == (0, 20, {})
         [limited] = plan(path, ["pool.0.params.budget=25"], tmp_path / "home").plans
         assert limited["notes"] == ["the job ends at its own limit, budget 25, whatever is forecast"]
 
