@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.frame import Row, best_of, run
 from selection.got_d import GotD, Pairing, Solution, masses, reading, solve
+from selection.kept import Kept
 from selection.problem import Problem
 from selection.survey import survey
 from selection.targets import targets_of
@@ -91,7 +92,7 @@ def duals(question: World, memory: int) -> tuple[Floats, Solution]:
     """Ours, from the vectors: the mean cost, the prices of the targets, then g (n,)."""
     epsilon, pairing = epsilon_of(question), question.pairing
     solution = solve(pairing, epsilon, memory)
-    if isinstance(solution.passes, Kernel):
+    if isinstance(solution.passes, Kernel | Kept):
         with threadpool_limits(limits=1, user_api="blas"):
             return solution.passes.candidates(solution.end.h), solution
     return reading(pairing, solution.end.h, epsilon).g, solution

@@ -15,12 +15,14 @@ from threadpoolctl import threadpool_limits
 from selection.answer import HIGHER, LOWER, selection
 from selection.by_turns import start_depth
 from selection.cosine import GRID, Units, cosines, unit_rows
+from selection.kept import Kept
 from selection.problem import Block, Problem
 from selection.round_robin import retry
 from selection.survey import Survey, survey, unit_tiles
 from selection.targets import Targets, targets_of, told
 from selection.topk import ranked
 from selection.transport import (
+    CostRows,
     End,
     Kernel,
     Moment,
@@ -41,10 +43,12 @@ Way: TypeAlias = Literal["exact", "kept", "streamed"]
 LEAST_EPSILON, MOST_EPSILON = 1e-3, 10.0
 EXACT_NUMBERS = 1 << 20  # costs of at most so many pairs are held in float64
 SAMPLE_NUMBERS = 1 << 23  # pairs in the sample of a larger pool: 32 MB of float32
+KEPT_SAMPLE_NUMBERS = 1 << 22  # and where shares are kept, so that the passes which a larger one saves are cheap
 LEAST_SAMPLE = 2048  # rows
 REMEMBERED = 1 << 24  # costs of at most so many pairs are made once, those of more for every ε
 SAMPLED = 8  # at most one row in so many, where that is more
-EXACT_TOLERANCE, ROUGH_TOLERANCE, TOLERANCE = 1e-9, 0.05, 3e-4  # of f, in units of ε
+EXACT_TOLERANCE, ROUGH_TOLERANCE = 1e-9, 0.05  # of f, in units of ε
+TOLERANCE, KEPT_TOLERANCE = 3e-4, 3e-5  # and where a pass is dear, and where it is cheap
 SUM_GRID = 2.0**30  # sums of multiples of 2⁻³⁰ below 2²³ are free of error in float64, so their order does not show
 ROWS_AT_ONCE = 2048
 
@@ -59,7 +63,7 @@ class GotD:
     epsilon         the entropic regularisation over the mean cost
     contrast        take the rows with the largest gradient: the targets are examples of what to move away from
     weights         what has equal mass: every one of the `targets` (the paper), or every one of the `tasks`
-    memory_mb       the shares of all pairs, 4 bytes each, are kept where they take no more, else made in every pass
+    memory_mb       the shares of all pairs, 2 bytes each, are kept where they take no more, else made in every pass
 
     The cost is the squared Euclidean distance of vectors of unit length, 2 − 2 cos; a row of length 0 has cosine 0.
     Scores are calibrated gradients, which sum to 0 over the pool; lower is better, with `contrast` higher. Raises
@@ -140,16 +144,24 @@ class Pairing:
 
     def kernel(self, rows: Rows, shares: NDArray[Any]) -> Kernel:
         """The kernel of some rows, of costs less 2, which moves all g by 2; computed in the type of `shares`."""
-        b, single = np.full(len(rows), 1 / len(rows)), shares.dtype == np.float32
+        costs = self._single(rows) if shares.dtype == np.float32 else lambda part: self.exact(rows[part])
+        return Kernel(self._remembered(costs, len(rows)), np.full(len(rows), 1 / len(rows)), np.log(self.a), shares)
+
+    def kept(self, epsilon: float, sampled: Kernel) -> Kept:
+        """The shares of all rows, in the order of their keys, of costs less 2."""
+        n = self.problem.n
+        costs = self._remembered(self._single(self.problem.by_key), n)
+        return Kept(costs, np.full(n, 1 / n), np.log(self.a), epsilon, sampled, np.empty((n, self.m), np.uint16))
+
+    def _single(self, rows: Rows) -> CostRows:
         candidates, directions = self.problem.candidates[self.signal], _directions(self.values, -2.0)
+        return lambda part: _units(candidates[rows[part]]) @ directions
 
-        def costs(part: slice) -> NDArray[Any]:
-            return _units(candidates[rows[part]]) @ directions if single else self.exact(rows[part])
-
-        if shares.size > REMEMBERED:
-            return Kernel(costs, b, np.log(self.a), shares)
-        remembered = np.concatenate([costs(part) for part in chunks_of(len(rows), self.m)])
-        return Kernel(remembered.__getitem__, b, np.log(self.a), shares)
+    def _remembered(self, costs: CostRows, n: int) -> CostRows:
+        """`costs` of n rows, made once where they are few."""
+        if n * self.m > REMEMBERED:
+            return costs
+        return np.concatenate([costs(part) for part in chunks_of(n, self.m)]).__getitem__
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,17 +193,19 @@ def _solve(world: Pairing, epsilon: float, memory: int) -> Solution:
         kernel = world.kernel(order, np.empty((n, m)))
         h = anneal(kernel, world.a, 1.0, epsilon, ROUGH_TOLERANCE)
         return Solution("exact", climb(kernel, world.a, h, EXACT_TOLERANCE, refresh=1), kernel, order, kernel)
-    rows = max(min(SAMPLE_NUMBERS // m, n // SAMPLED), LEAST_SAMPLE)
+    is_kept = 2 * n * m <= memory
+    rows = max(min((KEPT_SAMPLE_NUMBERS if is_kept else SAMPLE_NUMBERS) // m, n // SAMPLED), LEAST_SAMPLE)
     sample = order[:: max(1, n // rows)]
     sampled = world.kernel(sample, np.empty((len(sample), m), np.float32))
     h = anneal(sampled, world.a, 1.0, epsilon)
-    h = climb(sampled, world.a, h, ROUGH_TOLERANCE, refresh=1).h
-    if 4 * n * m <= memory:
-        kept = world.kernel(order, np.empty((n, m), np.float32))
-        kept.use(epsilon)
-        return Solution("kept", climb(kept, world.a, h, TOLERANCE), kept, sample, sampled)
+    start = climb(sampled, world.a, h, ROUGH_TOLERANCE, refresh=1)
+    if is_kept:
+        kept = world.kept(epsilon, sampled)
+        end = climb(kept, world.a, start.h, KEPT_TOLERANCE, curvature=start.curvature)
+        return Solution("kept", end, kept, sample, sampled)
     streamed = Streamed(world, epsilon, sampled)
-    return Solution("streamed", climb(streamed, world.a, h, TOLERANCE), streamed, sample, sampled)
+    end = climb(streamed, world.a, start.h, TOLERANCE, curvature=start.curvature)
+    return Solution("streamed", end, streamed, sample, sampled)
 
 
 @dataclass(frozen=True, slots=True)

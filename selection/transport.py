@@ -174,7 +174,7 @@ class Kernel:
             softmin = -float(self.b[part] @ (self.norms[part] + np.log(sums)))
             return Moment(softmin, ((self.mass[part] / sums) @ shares).astype(np.float64))
 
-        total = _folded(moment, self._chunks(), Moment.plus)
+        total = folded(moment, self._chunks(), Moment.plus)
         return Moment(total.softmin, total.usage * weights)
 
     def candidates(self, h: Floats) -> Floats:
@@ -202,7 +202,7 @@ class Kernel:
 
         some = chunks[::step]
         weight = sum(float(self.b[part].sum()) for part in some)
-        return np.asarray(_folded(squares, iter(some), np.add) / weight)
+        return np.asarray(folded(squares, iter(some), np.add) / weight)
 
     def _weights(self, h: Floats) -> Chunk:
         """exp(h − base), (m,); the shares are made anew, and base is h, where that would leave the range of numbers."""
@@ -224,7 +224,7 @@ class Kernel:
             exponentials(shares)
             self.norms[part] = largest[:, 0]
 
-        _folded(make, self._chunks(), lambda *_: None)
+        folded(make, self._chunks(), lambda *_: None)
 
     def _chunks(self) -> Iterator[slice]:
         n, m = self.shares.shape
@@ -272,32 +272,45 @@ def sinkhorn_steps(passes: Passes, a: Floats, h: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """Where a climb ended: log-prices `h` (m,), |a − r|₁ there, evaluations of H, whether the tolerance was met."""
+    """Where a climb ended: log-prices `h` (m,), |a − r|₁ there, evaluations of H, whether the tolerance was met.
+
+    `curvature`, (m, m) or its diagonal, is the last that was measured.
+    """
 
     h: Floats
     marginal_error: float
     passes: int
     converged: bool
+    curvature: Floats
 
 
 def climb(
-    passes: Passes, a: Floats, h: Floats, tolerance: float, *, refresh: int = REFRESH, limit: int = PASSES
+    passes: Passes,
+    a: Floats,
+    h: Floats,
+    tolerance: float,
+    *,
+    curvature: Floats | None = None,
+    refresh: int = REFRESH,
+    limit: int = PASSES,
 ) -> End:
     """The maximum of H from `h` (m,), to steps of at most `tolerance`.
 
     A step solves (curvature + damping · diag(a)) step = a − r, mended by the last pairs of steps and gradients unless
     the curvature is measured before each. One that is too long or gains less than a tenth of what it promised is not
-    taken, and the damping rises; after the other ones it falls.
+    taken, and the damping rises; after the other ones it falls. The first curvature need not be measured where it is
+    known.
     """
     pairs: deque[tuple[Floats, Floats]] = deque(maxlen=MEMORY if refresh > 1 else 0)
-    metric, here, used, age = _metric(passes.curvature(h), a, FIRST_DAMPING), passes.at(h), 1, 0
+    first = passes.curvature(h) if curvature is None else curvature
+    metric, here, used, age = _metric(first, a, FIRST_DAMPING), passes.at(h), 1, 0
     while True:
         slope = a - here.usage
         step = _two_loops(metric, slope, pairs)
         length = float(np.abs(step).max())
         near = length <= tolerance and metric.damping <= DAMPED_NO_MORE
         if near or used >= limit or metric.damping > MOST_DAMPING:
-            return End(h, float(np.abs(slope).sum()), used, near)
+            return End(h, float(np.abs(slope).sum()), used, near, metric.curvature)
         if length > LONGEST_STEP:
             pairs.clear()
             metric = _metric(metric.curvature, a, metric.damping * 4)
@@ -364,7 +377,7 @@ def _two_loops(metric: _Metric, slope: Floats, pairs: deque[tuple[Floats, Floats
     return direction
 
 
-def _folded(work: Callable[[slice], Any], parts: Iterator[slice], merge: Callable[[Any, Any], Any]) -> Any:
+def folded(work: Callable[[slice], Any], parts: Iterator[slice], merge: Callable[[Any, Any], Any]) -> Any:
     """`work` of all parts, in threads, merged in their order: floating-point sums do not depend on the threads."""
     first, second = next(parts), next(parts, None)
     if second is None:  # a thread costs more than a small chunk does

@@ -165,6 +165,7 @@ def large(monkeypatch):
     """A pool that is treated as a large one: solved in float32 from the prices of a sample."""
     monkeypatch.setattr(got_d, "EXACT_NUMBERS", 0)
     monkeypatch.setattr(got_d, "SAMPLE_NUMBERS", 400 * 12)
+    monkeypatch.setattr(got_d, "KEPT_SAMPLE_NUMBERS", 400 * 12)
     monkeypatch.setattr(got_d, "LEAST_SAMPLE", 400)
     monkeypatch.setattr(got_d, "REMEMBERED", 1000 * 12)  # the costs of the sample, not those of the pool
     return problem(150, n=3000, m=12, d=10, block_rows=700)
@@ -176,7 +177,7 @@ def test_kept_and_streamed_shares_and_float64_agree(large, epsilon):
     world = pairing(large)
     absolute = epsilon * world.mean_cost(survey(large, "representation"))
     exact = calibrated(transport(costs(large), even(12), even(3000), absolute).g)
-    for memory, way in ((4 * 12 * 3000, "kept"), (4 * 12 * 3000 - 1, "streamed")):
+    for memory, way in ((2 * 12 * 3000, "kept"), (2 * 12 * 3000 - 1, "streamed")):
         solution = solve(world, absolute, memory)
         assert solution.way == way
         assert solution.end.converged
