@@ -109,7 +109,7 @@ class Making:
             refused = dict(emitted.counts)
             accepted = refused.pop("", 0)
             counts = Counts(accepted + sum(refused.values()), accepted, refused)
-            if before is not None and _alike(before, draft, counts):
+            if before is not None and emitted.unanswered and _alike(before, draft, counts):
                 raise Unchanged
             draft.facts.update(till.write(draft.folder, key, emitted.heard))
         draft.facts["models"] = self.asked.named
