@@ -80,7 +80,8 @@ def prepare(run: Run, name: str, given: Sequence[Source], data: Path, kitchen: K
 def made_of(run: Run, name: str, source: Source, data: Path, kitchen: Kitchen, workers: Workers) -> Artifact:
     """The rows that the synthesizer of `source` makes, its seeds prepared before."""
     asked = synthesis_of(source, kitchen.endpoints, data)
-    seeds = prepare(run, f"{name} seeds", source.seeds, data, kitchen, workers) if source.seeds else None
+    called = f"seeds of {source.synthesize}"  # not by the recipe: the same seeds are the same pool in another one
+    seeds = prepare(run, called, source.seeds, data, kitchen, workers) if source.seeds else None
     return synthesize(run, f"synthesize {name}", asked, seeds, kitchen, workers)
 
 

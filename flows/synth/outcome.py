@@ -27,7 +27,9 @@ class SynthOutcome(Outcome):
 
     def found(self) -> list[str]:
         """The yield of every synthesis, then what of it the cleaning kept."""
-        table = Table(title="rows made; cost of all tries, failed ones included")
+        table = Table(
+            title="rows made; requests and cost are all tries behind them, failed ones and those of earlier runs too"
+        )
         for column in ("synthesizer", "models", "accepted", "refused", "requests", "tokens", "USD", "USD a row"):
             table.add_column(column, justify="left" if column in ("synthesizer", "models", "refused") else "right")
         for each in self.syntheses:

@@ -55,7 +55,7 @@ def _planned(run: Run, recipe: Recipe, source: Source, kitchen: Kitchen, workers
     if any(each.models for each in source.seeds):
         return told | dict.fromkeys(("seeds", "answered", "pilot", "cut", "accepted", "refused")) | NOT_YET
     name = f"{recipe.name} pool"
-    seeds = sources.prepare(run, f"{name} seeds", source.seeds, Path(recipe.data), kitchen, workers)
+    seeds = sources.prepare(run, f"seeds of {asked.name}", source.seeds, Path(recipe.data), kitchen, workers)
     making = Making(run, f"plan {name}", asked, seeds, kitchen, workers)
     examples, _ = seeds_of(seeds)
     answered = _answered(making, examples)

@@ -17,7 +17,7 @@ MAX_NUMBER = 400  # characters of an answer that are read for a number
 SETTING = re.compile(r"\\[,!; ]|\\?[$£€]|~|\\(?:text|mathrm)\s*\{[^{}]*\}|\^?\{?\\circ\}?|\\(?:left|right)(?![a-z])")
 GROUPS = re.compile(r"(?<=\d)\{,\}(?=\d)")
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-ANOTHER = re.compile(r"\s*(?:,|;|:|and\b|or\b)\s*[-+]?\s*[\d.\\]*\d")
+ANOTHER = re.compile(r"(?:\s+|\s*(?:,|;|:|and\b|or\b)\s*)[-+]?\s*[\d.\\]*\d")
 COMPUTED = re.compile(r"[+*/^\\\d{\[×÷]")
 MINUS = str.maketrans({"−": "-", "–": "-"})
 WHOLE = r"(?:\d++(?:\.\d++)?|\.\d++)"

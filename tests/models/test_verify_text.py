@@ -247,3 +247,10 @@ def test_a_number_equals_itself_in_any_spelling(number: Fraction) -> None:
 def test_plain_folds_what_does_not_count() -> None:
     assert plain("  The\n  End. ") == "the end"
     assert plain("“x”") == "“x”"
+
+
+@pytest.mark.parametrize("reply", ["The answer is 3700 370000.", "3700 370000", "The answer is 37 47"])
+def test_two_numbers_side_by_side_are_no_answer(reply: str) -> None:
+    asked = Example((Message("user", "How much?"),), "s", {"answer": "3700" if "3700" in reply else "37"})
+    [verdict] = Numeric().verify([(reply, asked)])
+    assert not verdict.right
