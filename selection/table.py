@@ -74,8 +74,8 @@ class Parameter:
 
     @property
     def plain(self) -> bool:
-        """Whether all of its types are plain: numbers, texts, true or false, a choice of these, or nothing."""
-        return all(kind in PLAIN or get_origin(kind) is Literal for kind in self._kinds)
+        """Whether all of its types are plain: numbers, texts, true or false, or nothing."""
+        return all(kind in PLAIN for kind in self._kinds)
 
     @property
     def expected(self) -> str:
