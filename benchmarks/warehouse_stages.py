@@ -84,7 +84,7 @@ def run_stages(home: Path, folder: Path, test: Path, budget_share: float = 0.02)
     """Ingest, count tokens, clean, choose and export the rows of `folder` in `home`."""
     with closing(RayWorkers(None, None)) as workers:
         workers.call(ready)  # Ray's start is no part of a stage
-        run = Run.begin(home, Silent(), recipe="bench", command="run", recipe_text="", version="bench")
+        run = Run.begin(home, Silent(), recipe="bench", command="run", recipe_text="")
         n = sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
         tested = sources.ingest(run, "test", [Given(locate(str(test)))], workers)
         with stage("ingest", n):
