@@ -9,7 +9,7 @@ from flows.recipes import Recipe, Source
 from flows.run import Counts, Run, produce
 from flows.spread import spread
 from flows.synth.asked import synthesis_of
-from flows.synth.spend import check_endpoints
+from flows.synth.spend import check_voices
 from flows.synth.stage import Kitchen, oldest_alike, synthesize
 from flows.workers import Workers
 from warehouse import pools, shards, sources
@@ -51,8 +51,7 @@ def check(source: Source, recipe: Recipe) -> None:
         pools.probe(located(source, Path(recipe.data)).source)
         return
     asked = synthesis_of(source, recipe.endpoints, Path(recipe.data))
-    asked.check()
-    check_endpoints(asked.endpoints, recipe.spend)
+    check_voices((*asked.voices.values(), *asked.spaces.values()), recipe.spend)
     check_all(source.seeds, recipe)
 
 

@@ -22,6 +22,10 @@ UNUSABLE = frozenset({NO_QUESTION, NO_REPLY})
 LOST: frozenset[str] = frozenset(get_args(Failure)) - {""} | {"cut_off", "prompt_too_long"}
 """Why a reply cannot be used: a failure of the model's, a reply cut at its last token, a prompt cut at its start."""
 
+JUDGE_TOKENS = 8  # a yes or a no
+FAILED_JUDGE = frozenset(f"judge_{reason}" for reason in LOST)
+"""The same of a judge's reply."""
+
 
 def gold_of(seed: Example) -> str:
     """The content of the last turn where that is the assistant's, else ""."""

@@ -14,7 +14,16 @@ from models.dialogue import Dialogue, Emit, Rejected, each
 from models.protocol import Prompt
 from models.telling import telling
 from models.verify.reference import question_of
-from synthesis.attempts import LOST, NO_QUESTION, TEMPLATES, answered, asked_instead, streams
+from synthesis.attempts import (
+    FAILED_JUDGE,
+    JUDGE_TOKENS,
+    LOST,
+    NO_QUESTION,
+    TEMPLATES,
+    answered,
+    asked_instead,
+    streams,
+)
 from synthesis.closeness import rouge_l
 from synthesis.drawing import check_drawing
 from synthesis.eda import STOP_WORDS
@@ -45,8 +54,6 @@ PROMPT_WORDS = re.compile(
 )
 SORRY, SORRY_WORDS = "sorry", 80
 EQUAL = re.compile(r"[\s\"'*`]*(equal|different)[\s\"'*`.!]*", re.IGNORECASE)
-JUDGE_TOKENS = 8
-FAILED_JUDGE = frozenset(f"judge_{reason}" for reason in LOST)
 
 
 @dataclass(frozen=True, slots=True)

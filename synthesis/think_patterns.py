@@ -12,7 +12,17 @@ from models.dialogue import Accepted, Complete, Dialogue, Emit, Rejected, each
 from models.protocol import Completion, Prompt
 from models.telling import telling
 from models.verify.reference import question_of
-from synthesis.attempts import LOST, NO_QUESTION, NO_REPLY, TEMPLATES, answered, gold_of, streams
+from synthesis.attempts import (
+    FAILED_JUDGE,
+    JUDGE_TOKENS,
+    LOST,
+    NO_QUESTION,
+    NO_REPLY,
+    TEMPLATES,
+    answered,
+    gold_of,
+    streams,
+)
 from synthesis.drawing import check_drawing
 from synthesis.fault import Fault, ask
 from synthesis.languages import NAMES, in_other_language, language_of, words
@@ -40,8 +50,6 @@ META_TALK = re.compile(
     re.IGNORECASE,
 )
 YES_OR_NO = re.compile(r"[\s\"'*`]*(yes|no)[\s\"'*`.!]*", re.IGNORECASE)
-JUDGE_TOKENS = 8
-FAILED_JUDGE = frozenset(f"judge_{reason}" for reason in LOST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,10 +26,9 @@ from flows.recipes import Named, Recipe, Scorers, Train
 from flows.run import Counts, Listener, Run, begun
 from flows.scoring.grading import Voices, grade, voices_of
 from flows.scoring.outcome import ScorerOutcome
-from flows.synth.spend import check_endpoints
+from flows.synth.spend import check_voices
 from flows.tune import WEIGHTS, train, trainer
 from flows.workers import Workers
-from models.endpoint.spec import EndpointSpec
 from models.fingerprint import fetch
 from models.scorer import Grade, digits_of, grades
 from models.tokens import load_tokenizer
@@ -67,11 +66,7 @@ def check(recipe: Recipe) -> None:
     tokenizer, _ = load_tokenizer(fetch(asked.base, trust_remote_code=asked.trust_remote_code), "raw")
     digits_of(tokenizer, asked.base)
     training(asked)
-    voices = voices_of(asked, recipe)
-    for voice in voices.values():
-        if not isinstance(voice, EndpointSpec):
-            voice.check()
-    check_endpoints([voice for voice in voices.values() if isinstance(voice, EndpointSpec)], recipe.spend)
+    check_voices(voices_of(asked, recipe).values(), recipe.spend)
 
 
 def seeding(recipe: Recipe) -> Recipe:

@@ -56,12 +56,6 @@ class Synthesis:
     def endpoints(self) -> list[EndpointSpec]:
         return [voice for voice in self.voices.values() if isinstance(voice, EndpointSpec)]
 
-    def check(self) -> None:
-        """Raises `InputError` for a model or an encoder that is not there."""
-        for one in (*self.voices.values(), *self.spaces.values()):
-            if not isinstance(one, EndpointSpec):
-                one.check()
-
 
 def synthesis_of(source: Source, endpoints: Mapping[str, EndpointSpec], data: Path) -> Synthesis:
     """What `source` asks for; files that its parameters name start at `data`.

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from flows.recipes import Spend
 from flows.synth.bill import Bill, bill_of, write_bill
-from flows.voices import Absent, Local, OnWorkers, Voice, name_of
+from flows.voices import Absent, Local, OnWorkers, Space, Voice, name_of
 from flows.workers import Workers
 from models.endpoint.budget import Budget
 from models.endpoint.client import EndpointModel
@@ -25,20 +25,27 @@ STORE = "responses.sqlite"
 Caching: TypeAlias = Literal["use", "only"]
 
 
-def check_endpoints(endpoints: Iterable[EndpointSpec], spend: Spend) -> None:
-    """Raise `InputError` where a key is not in the environment, or dollars are limited but prices are not known."""
-    for spec in endpoints:
-        if spec.api_key_env and not os.environ.get(spec.api_key_env):
-            raise InputError(
-                f"endpoint {spec.name!r} takes its key from the environment variable {spec.api_key_env}, "
-                "which is not set"
-            )
-        if spend.usd is not None and spec.prices is None:
-            raise InputError(
-                f"`spend.usd` is {spend.usd} but endpoint {spec.name!r} has no prices: give "
-                f"`endpoints.{spec.name}.prices`, `{{input: USD, output: USD}}` per million tokens, or limit "
-                "`spend.tokens` or `spend.requests` instead"
-            )
+def check_voices(voices: Iterable[Voice | Space], spend: Spend) -> None:
+    """Raise `InputError` for a model or an encoder that is not there or may not be asked."""
+    for voice in voices:
+        if isinstance(voice, EndpointSpec):
+            _check_endpoint(voice, spend)
+        else:
+            voice.check()
+
+
+def _check_endpoint(spec: EndpointSpec, spend: Spend) -> None:
+    """Raise `InputError` where the key is not in the environment, or dollars are limited but prices are not known."""
+    if spec.api_key_env and not os.environ.get(spec.api_key_env):
+        raise InputError(
+            f"endpoint {spec.name!r} takes its key from the environment variable {spec.api_key_env}, which is not set"
+        )
+    if spend.usd is not None and spec.prices is None:
+        raise InputError(
+            f"`spend.usd` is {spend.usd} but endpoint {spec.name!r} has no prices: give "
+            f"`endpoints.{spec.name}.prices`, `{{input: USD, output: USD}}` per million tokens, or limit "
+            "`spend.tokens` or `spend.requests` instead"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +85,11 @@ class Till:
         return self._store
 
     def model(self, voice: Voice) -> LanguageModel:
-        if voice.fingerprint not in self.models:
-            self.models[voice.fingerprint] = self._made(voice)
-            self.names[voice.fingerprint] = name_of(voice)
-        return self.models[voice.fingerprint]
+        identity = voice.fingerprint
+        if identity not in self.models:
+            self.models[identity] = self._made(voice)
+            self.names[identity] = name_of(voice)
+        return self.models[identity]
 
     def _made(self, voice: Voice) -> LanguageModel:
         if isinstance(voice, EndpointSpec):

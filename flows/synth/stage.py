@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -50,11 +50,12 @@ def synthesize(
 
     Where that changes nothing, the round before stands.
     """
+    params = asked.params  # reads the files of the models
 
     def work(before: Artifact | None) -> Work:
         inputs = {} if seeds is None else {"seeds": seeds.key}
         again = {} if before is None else {"continues": before.key}
-        return Work("synthesize", SYNTHESIZE_VERSION, asked.params, inputs | again, seed=kitchen.seed)
+        return Work("synthesize", SYNTHESIZE_VERSION, params, inputs | again, seed=kitchen.seed)
 
     before: Artifact | None = None
     while (found := run.store.find(work(before))) is not None and found.manifest["facts"]["unanswered"]:
@@ -148,7 +149,8 @@ def _alike(before: Artifact, draft: Draft, counts: Counts) -> bool:
     """Whether a round accepted and refused what the one before did."""
     if dict(counts.dropped) != dict(before.manifest["facts"]["dropped"]):
         return False
-    return sha256_file(draft.folder / rows.ROWS_FILE) == sha256_file(before.folder / rows.ROWS_FILE)
+    known = before.manifest["files"][rows.ROWS_FILE]["sha256"]
+    return sha256_file(draft.folder / rows.ROWS_FILE) == str(known)
 
 
 def seeds_of(seeds: Artifact | None) -> tuple[list[Example], dict[str, frozenset[str]]]:
@@ -177,7 +179,6 @@ class Teller:
     emitted: rows.Emitted
     till: Till
     seeds: int
-    begun: float = field(default_factory=time.monotonic)
     told: float = -TELL_EVERY_S
 
     def beat(self) -> None:

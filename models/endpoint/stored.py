@@ -37,20 +37,18 @@ class Stored:
         return self.model.fingerprint
 
     def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
-        asked = {self._request(prompt): prompt for prompt in prompts}
+        identity = self.model.fingerprint  # reads the model's files: once, not once a prompt
+        requests = [_request(identity, prompt) for prompt in prompts]
+        asked = dict(zip(requests, prompts, strict=True))
         found = {request: kept for request in asked if (kept := self._kept(request)) is not None}
         missing = [request for request in asked if request not in found]
         for start in range(0, len(missing), self.chunk):
             chunk = missing[start : start + self.chunk]
             found |= self._asked(chunk, [asked[request] for request in chunk])
-        return [found[self._request(prompt)] for prompt in prompts]
+        return [found[request] for request in requests]
 
     def measure(self, rows: Sequence[Messages], wants: frozenset[Want], choices: Sequence[int] = ()) -> Measures:
         return self.model.measure(rows, wants, choices)
-
-    def _request(self, prompt: Prompt) -> str:
-        """The canonical request: all of the prompt, and what identifies the model."""
-        return spelled({"schema_version": VERSION, "local": self.model.fingerprint, "prompt": asdict(prompt)})
 
     def _kept(self, request: str) -> Completion | None:
         key = key_of(request)
@@ -71,6 +69,11 @@ class Stored:
         ]
         self.store.write(lambda connection: _keep(connection, tries, [one for _, one in answered])).result()
         return dict(pairs)
+
+
+def _request(identity: str, prompt: Prompt) -> str:
+    """The canonical request: all of the prompt, and what identifies the model."""
+    return spelled({"schema_version": VERSION, "local": identity, "prompt": asdict(prompt)})
 
 
 def _keep(connection: sqlite3.Connection, tries: Sequence[ledger.Try], completions: Sequence[Completion]) -> None:

@@ -46,6 +46,31 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class Jailed:
+    """What a verifier that runs code lets it use: the limits of one run, and whether it runs `weak`, without a jail
+    where the machine has none."""
+
+    wall_seconds: float = 5.0
+    cpu_seconds: int = 5
+    memory_mb: int = 512
+    file_mb: int = 16
+    processes: int = 16
+    weak: bool = False
+
+    def __post_init__(self) -> None:
+        _ = self.limits  # checks them
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(self.wall_seconds, self.cpu_seconds, self.memory_mb, self.file_mb, self.processes)
+
+    @property
+    def bounds(self) -> list[float]:
+        """All of it, as it stands in a fingerprint."""
+        return [*asdict(self.limits).values(), self.weak]
+
+
+@dataclass(frozen=True, slots=True)
 class Ran:
     """How a run ended, the beginning of what it wrote to standard output, and the end of its standard error."""
 

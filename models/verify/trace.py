@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from models.protocol import Verdict
 from models.verify.reference import reference_of
-from models.verify.sandbox import Limits, Ran, run_all
+from models.verify.sandbox import Jailed, Ran, run_all
 from models.verify.text import SHOWN_CHARS, readable
 from models.verify.unit_test import BEGIN, FENCED, code_in
 from warehouse.records import Example, canonical, digest
@@ -76,7 +76,7 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
-class Traced:
+class Traced(Jailed):
     """Right where the first value of the variable `answer` is the item's: equal text, or a number within 1e-4.
 
     The item's answer is meta `answer` or one of `aliases`; else its gold reply is a program, and that program's. The
@@ -91,26 +91,16 @@ class Traced:
 
     wall_seconds: float = 2.0
     cpu_seconds: int = 2
-    memory_mb: int = 512
     file_mb: int = 1
     processes: int = 4
-    weak: bool = False
 
     reasons: ClassVar[frozenset[str]] = frozenset(
         {"wrong", "no_answer", "crashed", "timeout", "too_long", "no_reference"}
     )
 
-    def __post_init__(self) -> None:
-        self.limits  # noqa: B018  # checks them
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(self.wall_seconds, self.cpu_seconds, self.memory_mb, self.file_mb, self.processes)
-
     @property
     def fingerprint(self) -> str:
-        limits = [self.wall_seconds, self.cpu_seconds, self.memory_mb, self.file_mb, self.processes, self.weak]
-        return digest(canonical({"trace": 1, "limits": limits, "tracer": TRACER}))
+        return digest(canonical({"trace": 1, "limits": self.bounds, "tracer": TRACER}))
 
     def verify(self, asked: Sequence[tuple[str, Example]]) -> list[Verdict]:
         """A verdict on each reply to an item. Raises `InputError` where code cannot be jailed here."""

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from models.protocol import Verdict
 from models.verify.reference import Reference, reference_of
-from models.verify.sandbox import Limits, Ran, run_all
+from models.verify.sandbox import Jailed, Ran, run_all
 from models.verify.text import SHOWN_CHARS, readable
 from warehouse.records import Example, canonical, digest
 
@@ -24,7 +24,7 @@ DEFINES = re.compile(r"^(?:async def|def|class) ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class UnitTest:
+class UnitTest(Jailed):
     """Right where the code in the reply runs, and after it every test of the item, each without an error.
 
     The code is what stands between `[[BEGIN]]` and `[[DONE]]`, else the last fenced block that defines something, else
@@ -36,28 +36,13 @@ class UnitTest:
     weak                         run without a jail where the machine has none
     """
 
-    wall_seconds: float = 5.0
-    cpu_seconds: int = 5
-    memory_mb: int = 512
-    file_mb: int = 16
-    processes: int = 16
-    weak: bool = False
-
     reasons: ClassVar[frozenset[str]] = frozenset(
         {"wrong", "no_answer", "crashed", "exited", "memory", "timeout", "too_long", "no_reference"}
     )
 
-    def __post_init__(self) -> None:
-        _ = self.limits  # checks them
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(self.wall_seconds, self.cpu_seconds, self.memory_mb, self.file_mb, self.processes)
-
     @property
     def fingerprint(self) -> str:
-        limits = [self.wall_seconds, self.cpu_seconds, self.memory_mb, self.file_mb, self.processes, self.weak]
-        return digest(canonical({"unit_test": 1, "limits": limits, "trial": TRIAL}))
+        return digest(canonical({"unit_test": 1, "limits": self.bounds, "trial": TRIAL}))
 
     def verify(self, asked: Sequence[tuple[str, Example]]) -> list[Verdict]:
         """A verdict on each reply to an item. Raises `InputError` where code cannot be jailed here."""
