@@ -1,18 +1,14 @@
 """One fine-tuning run on trl's `SFTTrainer`: rows and labels in, weights out.
 
-Loads torch, transformers, trl and (for LoRA) peft.
+Loads torch, transformers and trl.
 """
 
-import contextlib
 import gc
 import importlib.metadata
-import json
-import logging
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +18,34 @@ import torch
 import transformers
 from datasets.table import InMemoryTable
 from trl.data_utils import pack_dataset
-from trl.trainer.sft_config import SFTConfig
-from trl.trainer.sft_trainer import SFTTrainer
 
 from models.fingerprint import fetch, fingerprint
-from models.network import Loaded, choose_dtype, load_network
+from models.network import Loaded, load_network
 from models.tokens import load_tokenizer
 from training import record, resume
-from training.guard import Guarded, guard
-from training.order import order
+from training.arguments import arguments
+from training.gathered import hold_whole
+from training.guard import IGNORED, Guarded, guard
+from training.keeping import Keeping
+from training.masked_thought import Masking
+from training.order import order, within_steps
+from training.quiet import quiet
+from training.row_trainer import Extras, RowCollator, RowTrainer
+from training.schedules import factor
 from training.sft import Sft
-from training.warmup import KEPT, RATES
+from training.strung import string_rows
+from training.tuning.protocol import Setting
+from training.warmup import KEPT
+from training.world import ALONE, World, filled, shares
+from training.written import write
 from warehouse.errors import InputError
 from warehouse.records import Dataset, Floats, canonical
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
-SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
 # Attention written out is 2 times quicker than the fused kernel on a processor for short rows (bfloat16, heads of 32),
 # but holds length² scores per head.
 EAGER_LENGTH = 512
+SHOWN = ("input_ids", "labels", "attention_mask", "position_ids")  # of a batch, to a tuning
 
 
 # The libraries above leave a million objects that live as long as the process. Each run collects garbage once, which
@@ -48,33 +53,95 @@ EAGER_LENGTH = 512
 gc.freeze()
 
 
-class Diverged(InputError):
-    """The loss is no longer a number: the step and the rows of its batch are named."""
-
-
 def train(sft: Sft, base: str, data: Dataset, out: Path, seed: int, keep: int = 0) -> None:
     """Guard the rows, train, and write everything `Sft.__call__` promises under `out`.
 
-    `keep` adapters are kept on the way with the optimizer's state, as `training.warmup` says.
+    Goes on from the last whole checkpoint of the same run under `out`. Where memory runs out, it starts again from
+    there with half the rows at once. `keep` adapters are kept on the way with the optimizer's state, as
+    `training.warmup` says.
     """
     out.mkdir(parents=True, exist_ok=True)
+    identity = identity_of(sft, base, data, seed)
+    rows_at_once = sft.batch_size
+    while not _carried_out(sft, base, data, out, seed, identity, rows_at_once, keep):
+        if rows_at_once == 1:
+            raise too_large(sft)
+        rows_at_once //= 2
+        warnings.warn(f"out of memory: going on with {rows_at_once} rows at once, and as many per step", stacklevel=2)
+        gc.collect()
+        torch.cuda.empty_cache()
+    resume.clear(out)
+
+
+def too_large(sft: Sft) -> InputError:
+    """To be raised where memory runs out with one row at once."""
+    return InputError(
+        f"one row at a time does not fit into memory; lower max_length {sft.max_length}, set "
+        "gradient_checkpointing, or choose a tuning that moves fewer weights"
+    )
+
+
+def _carried_out(
+    sft: Sft, base: str, data: Dataset, out: Path, seed: int, identity: str, rows_at_once: int, keep: int
+) -> bool:
+    """Whether the run ended; false where memory ran out."""
+    start = resume.prepare(out, identity)
+    try:
+        carry_out(
+            sft, base, data, out, seed,
+            checkpoints=out / resume.FOLDER, start=start, rows_at_once=rows_at_once, keep=keep,
+        )  # fmt: skip
+    except torch.OutOfMemoryError:
+        return False
+    return True
+
+
+def carry_out(
+    sft: Sft,
+    base: str,
+    data: Dataset,
+    out: Path,
+    seed: int,
+    *,
+    checkpoints: Path,
+    start: Path | None,
+    rows_at_once: int | None = None,
+    callbacks: Sequence[Any] = (),
+    world: World = ALONE,
+    keep: int = 0,
+) -> None:
+    """One attempt, from the checkpoint `start` or the beginning, as process `world.rank` of `world.size`.
+
+    Checkpoints go to `checkpoints`, the result to `out`, which process 0 writes. `rows_at_once` rows (`batch_size` by
+    default) are in memory at once; an optimizer step holds the same rows whatever they are and however many processes
+    share it. `callbacks` are told what transformers tells its callbacks.
+    """
     folder = fetch(base, trust_remote_code=sft.trust_remote_code)
     tokenizer, chat = load_tokenizer(folder, sft.template)
-    rows = guard(data.path, tokenizer, chat, min(sft.max_length, positions(folder, sft.trust_remote_code)))
-    weights = row_weights(data, rows)
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
-    identity = resume.identity_of(
-        canonical(dict(sft.spec.params)), fingerprint(base, sft.template), data.key, str(seed), *versions
-    )
-    start = resume.prepare(out, identity)
+    longest = min(sft.max_length, positions(folder, sft.trust_remote_code))
+    rows = guard(data.path, tokenizer, chat, longest, sft.response_only)
+    batch = shares(sft.step_rows, rows_at_once or sft.batch_size, world.size)
     with quiet():
-        trainer = build(sft, load(sft, base, chat.template), rows, weights, out, seed)
-        if keep:
-            trainer.add_callback(_Keeping(out / KEPT, keep))
+        loaded = load(sft, base, chat.template)
+        trainer = build(sft, loaded, rows, row_weights(data, rows), seed, checkpoints, batch, world)
+        for callback in (*callbacks, *([Keeping(out / KEPT, keep)] if keep else [])):
+            trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
-        _save(trainer, sft, base, out)
-    record.write(out, sft, trainer, rows, versions)
-    resume.clear(out)
+        hold_whole(trainer, lambda: prepared(sft, load(sft, base, chat.template), trainer.setting))
+        if world.rank == 0:
+            facts = record.facts(sft, trainer, rows) | write(trainer, sft, base, out)
+            record.write(out, sft, trainer, facts | {"versions": versions()})
+
+
+def identity_of(sft: Sft, base: str, data: Dataset, seed: int) -> str:
+    """What makes two calls the same run, of which the second goes on where the first was killed."""
+    params = canonical(dict(sft.spec.params))
+    return resume.identity_of(params, fingerprint(base, sft.template), data.key, str(seed), *versions())
+
+
+def versions() -> list[str]:
+    """The libraries that a run's last bits depend on."""
+    return [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
 
 
 def positions(folder: Path, trust_remote_code: bool) -> int:
@@ -97,8 +164,17 @@ def load(sft: Sft, base: str, template: str) -> Loaded:
     return loaded
 
 
-def build(sft: Sft, loaded: Loaded, rows: Guarded, weights: Floats | None, out: Path, seed: int) -> "RowTrainer":
-    """The trainer, ready to train. A worker loop may add callbacks or prepare it for several processes."""
+def build(
+    sft: Sft,
+    loaded: Loaded,
+    rows: Guarded,
+    weights: Floats | None,
+    seed: int,
+    checkpoints: Path,
+    batch: tuple[int, int],
+    world: World = ALONE,
+) -> RowTrainer:
+    """The trainer, ready to train; `batch` is rows at once and batches per step, on each of the processes."""
     dataset = datasets.Dataset(InMemoryTable(rows.table))
     lengths = rows.lengths
     if sft.packing:
@@ -106,235 +182,73 @@ def build(sft: Sft, loaded: Loaded, rows: Guarded, weights: Floats | None, out: 
         lengths = np.array([sum(pack) for pack in dataset["seq_lengths"]], np.int64)
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     plan = order(lengths, sft.epochs, sft.step_rows, sft.group_by_length and not sft.packing, rng)
+    pad, steps = loaded.tokenizer.pad_token_id, -(-len(plan) // sft.step_rows)
+    strung = row_by_row(sft, loaded.network, RowCollator.of(pad, strung=True)) or sft.packing
+    if not strung:
+        plan = within_steps(plan, lengths, sft.step_rows)
+    ordered = dataset.select(plan)
+    setting = Setting(seed, steps, partial(batches, ordered, RowCollator.of(pad, strung), sft.batch_size))
+    network = prepared(sft, loaded, setting)
+    args = arguments(sft, loaded.network.device, checkpoints, seed, batch, strung, world)
+    if (slots := world.size * batch[0] * batch[1]) != sft.step_rows or world.size > 1:
+        dataset = with_filler(dataset, pad)
+        ordered = dataset.select(filled(plan, sft.step_rows, slots, len(dataset) - 1))
     return RowTrainer(
-        loaded.network,
-        arguments(sft, loaded.network.device, out, seed),
-        dataset.select(plan),
-        loaded.tokenizer,
-        adapter(sft) if sft.method == "lora" else None,
-        weights,
+        network, args, ordered, loaded.tokenizer, sft.tuning, setting, extras(sft, loaded, weights, setting)
     )
+
+
+def row_by_row(sft: Sft, network: Any, collate: RowCollator) -> bool:
+    """Whether rows are strung together and attended to one by one: on a processor, where the architecture allows it.
+
+    Noise on embeddings is scaled by the length of a row, which transformers takes for that of the sequence; a network
+    that is spread over devices is not there to be looked at.
+    """
+    spread = bool(sft.fsdp or sft.deepspeed)
+    return network.device.type == "cpu" and not (sft.neftune or spread) and string_rows(network, collate)
+
+
+def prepared(sft: Sft, loaded: Loaded, setting: Setting) -> Any:
+    """The network as the tuning wants it, the same in every process."""
+    transformers.set_seed(setting.seed)
+    return sft.tuning.prepare(loaded.network, setting)
+
+
+def extras(sft: Sft, loaded: Loaded, weights: Floats | None, setting: Setting) -> Extras:
+    """What this run adds to the trainer's own way."""
+    tokenizer = loaded.tokenizer
+    hides = tokenizer.pad_token_id if tokenizer.mask_token_id is None else tokenizer.mask_token_id
+    masking = Masking(sft.masked_thought, setting.steps, hides, setting.seed) if sft.masked_thought else None
+    schedule = factor(sft.schedule, setting.steps, sft.warmup, sft.decay, sft.power_a, sft.power_b)
+    return Extras(weights, masking, schedule)
+
+
+def with_filler(rows: Any, pad: int) -> Any:
+    """The rows and after them one without any label, which fills what is left of a step's last batches."""
+    filler: dict[str, Any] = {"input_ids": [pad] * 2, "labels": [IGNORED] * 2, "rows": [-1] * 2, "seq_lengths": [2]}
+    one = {name: [filler[name]] for name in rows.column_names}
+    return datasets.concatenate_datasets([rows, datasets.Dataset.from_dict(one, features=rows.features)])
+
+
+def batches(rows: Any, collate: RowCollator, size: int) -> Iterator[dict[str, Any]]:
+    """The run's batches in order, as `Setting` promises them."""
+    for start in range(0, len(rows), size):
+        batch = collate(list(rows.select(range(start, min(start + size, len(rows))))))
+        yield {name: value for name, value in batch.items() if name in SHOWN}
 
 
 def row_weights(data: Dataset, rows: Guarded) -> Floats | None:
-    """(rows in the file,) weights with mean 1 over the kept rows, or None where they are all the same."""
-    if data.weights is None:
-        return None
-    weights = np.asarray(data.weights, np.float64)
-    if len(weights) != (n := rows.funnel()["rows_in"]):
+    """(rows in the file,) weights with mean 1 over the kept rows, or None where they are all the same.
+
+    A row's weight is that of the dataset multiplied by the one in its `meta`.
+    """
+    n = rows.funnel()["rows_in"]
+    weights = np.ones(n) if data.weights is None else np.array(data.weights, np.float64)
+    if len(weights) != n:
         raise InputError(f"{data.path} has {n} rows but the dataset names {len(weights)} weights; give one per row")
     if not (np.isfinite(weights).all() and (weights > 0).all()):
         raise InputError(f"{data.path}: every weight of a row must be finite and above 0")
+    if rows.weights is not None:
+        weights[rows.numbers] *= rows.weights
     kept = weights[rows.numbers]
     return None if (kept == kept[0]).all() else weights / kept.mean()
-
-
-def arguments(sft: Sft, device: torch.device, out: Path, seed: int) -> SFTConfig:
-    """trl's configuration of this run. The order of rows is decided before, so it is one epoch, read in order."""
-    return SFTConfig(
-        output_dir=str(out / resume.FOLDER),
-        per_device_train_batch_size=sft.batch_size,
-        gradient_accumulation_steps=sft.gradient_accumulation,
-        num_train_epochs=1,
-        train_sampling_strategy="sequential",
-        learning_rate=sft.learning_rate,
-        lr_scheduler_type=SCHEDULES[sft.schedule],
-        warmup_steps=sft.warmup,
-        weight_decay=sft.weight_decay,
-        max_grad_norm=sft.max_grad_norm,
-        max_length=sft.max_length if sft.packing else None,  # rows are cut already
-        packing=sft.packing,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        bf16=runs_in_bf16(sft, device),
-        use_cpu=device.type == "cpu",
-        gradient_checkpointing=sft.gradient_checkpointing,
-        save_strategy="steps" if sft.save_every else "no",
-        save_steps=sft.save_every or 1,
-        save_total_limit=2,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,
-        report_to="none",
-        seed=seed,
-        data_seed=seed,
-    )
-
-
-def runs_in_bf16(sft: Sft, device: torch.device) -> bool:
-    """Whether products are made in bfloat16 ("auto": where the hardware does)."""
-    if sft.precision == "auto":
-        return choose_dtype("auto", device) == torch.bfloat16
-    return sft.precision == "bf16"
-
-
-def adapter(sft: Sft) -> Any:
-    """peft's configuration of the adapter."""
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=sft.lora_rank,
-        lora_alpha=sft.lora_alpha,
-        lora_dropout=sft.lora_dropout,
-        target_modules=sft.lora_targets if isinstance(sft.lora_targets, str) else list(sft.lora_targets),
-        task_type="CAUSAL_LM",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class RowCollator:
-    """trl's collator, and beside the token ids the row each token came from: (batch, length), -1 where padded."""
-
-    inner: Any
-    one_sequence: bool
-
-    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        batch: dict[str, torch.Tensor] = self.inner(examples)
-        rows = [torch.tensor(example["rows"]) for example in examples]
-        if self.one_sequence:
-            rows = [torch.cat(rows)]
-        batch["rows"] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
-        return batch
-
-
-class RowTrainer(SFTTrainer):
-    """trl's trainer, told which row every token came from: it weighs rows, counts tokens and names rows that diverge.
-
-    A step's entry in the log history also holds `tokens` and `seconds` since the start of the run, resumed parts
-    included.
-    """
-
-    def __init__(
-        self, model: Any, args: SFTConfig, rows: Any, tokenizer: Any, peft: Any, weights: Floats | None
-    ) -> None:
-        super().__init__(model, args, train_dataset=rows, processing_class=tokenizer, peft_config=peft)
-        self.data_collator = RowCollator(self.data_collator, self.padding_free)
-        self.remove_callback(transformers.PrinterCallback)
-        self.add_callback(_Saving())
-        self._row_weights = None if weights is None else torch.from_numpy(weights).float().to(args.device)
-        self._tokens, self._since = 0, time.perf_counter()
-
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Mean negative log-likelihood of the step's label tokens, each multiplied by the weight of its row."""
-        rows = inputs.pop("rows")
-        self._tokens += int((rows >= 0).sum())
-        if self._row_weights is None:
-            plain: Any = super()
-            loss = plain.compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        else:
-            loss = self._weighted_loss(model, inputs, self._row_weights[rows], num_items_in_batch)
-        if not torch.isfinite(loss):
-            raise Diverged(self._divergence(rows))
-        return loss
-
-    def _weighted_loss(self, model: Any, inputs: dict[str, Any], weights: torch.Tensor, labels: Any) -> torch.Tensor:
-        out = model(**inputs, use_cache=False, fused_lm_head=True)
-        count = out.label_mask.sum() if labels is None else labels
-        loss: torch.Tensor = -(out.log_probs * weights[:, 1:]).sum() / count
-        loss *= self.accelerator.num_processes  # label tokens are counted over all processes, and gradients averaged
-        return loss
-
-    def _divergence(self, rows: torch.Tensor) -> str:
-        named = ", ".join(str(row) for row in np.unique(rows.cpu().numpy()) if row >= 0)
-        return (
-            f"the loss stopped being a number at step {self.state.global_step + 1}, in the batch of rows {named} "
-            f"(row numbers of the data); look at them, or lower learning_rate {self.args.learning_rate:g}"
-        )
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add tokens and seconds so far to a step's log entry."""
-        if "loss" in logs:
-            last = self.state.log_history[-1] if self.state.log_history else {}
-            now = time.perf_counter()
-            logs["tokens"] = last.get("tokens", 0) + self._tokens
-            logs["seconds"] = last.get("seconds", 0.0) + now - self._since
-            self._tokens, self._since = 0, now
-        super().log(logs, start_time)
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """No card: `training.json` says what was done."""
-
-    def _send_telemetry(self) -> None:
-        """trl would report each run to its authors; a training run calls nobody."""
-
-
-class _Saving(transformers.TrainerCallback):
-    """Marks a checkpoint once all its files are written; saves none at the end, where the result itself is written."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step >= state.max_steps:
-            control.should_save = False
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.is_world_process_zero:
-            resume.mark_whole(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-
-class _Keeping(transformers.TrainerCallback):
-    """Keeps the adapter and the optimizer's state at `count` evenly spaced steps, the last at the end.
-
-    Beside them the learning rates are written: of each, the mean over the steps since the one before.
-    """
-
-    def __init__(self, folder: Path, count: int) -> None:
-        self.folder, self.count = folder, count
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        if state.global_step in self._steps(state):
-            kept = self.folder / str(state.global_step)
-            given["model"].save_pretrained(kept, save_embedding_layers=False)
-            torch.save(given["optimizer"].state_dict(), kept / "optimizer.pt")
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        rates = {entry["step"]: entry["learning_rate"] for entry in state.log_history if "learning_rate" in entry}
-        steps = self._steps(state)
-        spans = zip([0, *steps], steps, strict=False)
-        means = {
-            str(stop): float(np.mean([rates[step] for step in range(start + 1, stop + 1)])) for start, stop in spans
-        }
-        (self.folder / RATES).write_text(json.dumps(means), encoding="utf-8")
-
-    def _steps(self, state: Any) -> list[int]:
-        return sorted({max(1, round(state.max_steps * i / self.count)) for i in range(1, self.count + 1)})
-
-
-def _save(trainer: RowTrainer, sft: Sft, base: str, out: Path) -> None:
-    """Weights, tokenizer and template. Not `trainer.save_model`, which adds a pickle of its arguments."""
-    model: Any = trainer.accelerator.unwrap_model(trainer.model)
-    tokenizer: Any = trainer.processing_class
-    if sft.method == "lora":
-        config = model.active_peft_config
-        config.base_model_name_or_path = base
-        config.target_modules = sorted(config.target_modules)  # a set is written in another order by each process
-        # "auto" would ask the hub whether the base's vocabulary was changed
-        model.save_pretrained(out, save_embedding_layers=False)
-        (out / "README.md").unlink()  # peft's model card, a form to fill in
-    else:
-        model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No progress bars, and only errors from transformers and trl, which warn about what is meant here."""
-    bars: Any = transformers.utils.logging
-    shown, shown_by_datasets = bars.is_progress_bar_enabled(), not datasets.are_progress_bars_disabled()
-    loggers = [logging.getLogger(name) for name in ("transformers", "trl")]
-    levels = [logger.level for logger in loggers]
-    datasets.disable_progress_bars()
-    bars.disable_progress_bar()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # trl sets options that transformers renames
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if shown_by_datasets:
-            datasets.enable_progress_bars()
-        if shown:
-            bars.enable_progress_bar()

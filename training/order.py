@@ -24,6 +24,12 @@ def order(lengths: NDArray[np.int64], epochs: float, step_rows: int, by_length: 
     return np.concatenate(passes)[: max(1, round(epochs * n))]
 
 
+def within_steps(plan: Rows, lengths: NDArray[np.int64], step_rows: int) -> Rows:
+    """`plan` with the rows of each step sorted by length: steps hold the same rows, and their batches less padding."""
+    step = np.arange(len(plan)) // step_rows
+    return plan[np.lexsort((lengths[plan], step))]
+
+
 def _by_length(rows: Rows, start: int, lengths: NDArray[np.int64], step_rows: int, rng: np.random.Generator) -> Rows:
     """The pass with its whole steps from `start` on grouped by length.
 

@@ -1,9 +1,10 @@
 """What a run leaves behind beside its weights: the loss of every step as rows, and the facts of the run."""
 
 import json
+import os
 import resource
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from models.network import choose_dtype
 from training.cost import train_flops
 from training.guard import Guarded
 from training.sft import Sft
 
 LOSS = "loss.parquet"
 FACTS = "training.json"
+REPEATS = 4
 
 LOSS_SCHEMA = pa.schema(
     [
@@ -31,12 +34,10 @@ LOSS_SCHEMA = pa.schema(
 )
 
 
-def write(out: Path, sft: Sft, trainer: Any, rows: Guarded, versions: Sequence[str]) -> None:
-    """Write `loss.parquet` and `training.json` of a finished run."""
-    curve = loss_curve(trainer.state.log_history, sft.epochs)
-    pq.write_table(curve, out / LOSS)
-    text = json.dumps(facts(sft, trainer, rows, curve) | {"versions": list(versions)}, indent=2)
-    (out / FACTS).write_text(text + "\n", encoding="utf-8")
+def write(out: Path, sft: Sft, trainer: Any, found: Mapping[str, Any]) -> None:
+    """Write `loss.parquet` and, from its facts, `training.json` of a finished run."""
+    pq.write_table(loss_curve(trainer.state.log_history, sft.epochs), out / LOSS)
+    (out / FACTS).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
 def loss_curve(history: Sequence[dict[str, Any]], epochs: float) -> pa.Table:
@@ -46,13 +47,15 @@ def loss_curve(history: Sequence[dict[str, Any]], epochs: float) -> pa.Table:
     return pa.Table.from_pylist([{name: entry[name] for name in LOSS_SCHEMA.names} for entry in renamed], LOSS_SCHEMA)
 
 
-def facts(sft: Sft, trainer: Any, rows: Guarded, curve: pa.Table) -> dict[str, Any]:
+def facts(sft: Sft, trainer: Any, rows: Guarded) -> dict[str, Any]:
     """What was read, dropped and spent. `flops` rests on real tokens; memory is the process's peak."""
+    curve = loss_curve(trainer.state.log_history, sft.epochs)
     trainable, frozen = matrix_parameters(trainer.model)
     tokens = curve["tokens"][-1].as_py()
     return {
         "funnel": rows.funnel(),
         "rows_cut": rows.cut,
+        "rows_unfinished": rows.unfinished,
         "share_of_label_tokens_lost": rows.share_lost,
         "tokens_per_epoch": int(rows.lengths.sum()),
         "label_tokens_per_epoch": int(rows.label_tokens.sum()),
@@ -66,9 +69,37 @@ def facts(sft: Sft, trainer: Any, rows: Guarded, curve: pa.Table) -> dict[str, A
         "peak_memory_bytes": peak_memory(),
         "device": trainer.args.device.type,
         "precision": "bf16" if trainer.args.bf16 else "float32",
+        "bf16_native": choose_dtype("auto", trainer.args.device) == torch.bfloat16,
+        "attention": trainer.model.config._attn_implementation,
         "threads": torch.get_num_threads(),
+        "allocator": allocator(),
+        "processes": trainer.args.world_size,
+        "rows_at_once": trainer.args.per_device_train_batch_size,
+        "gradient_accumulation": trainer.args.gradient_accumulation_steps,
+        "notes": notes(sft, trainer.args.world_size, trainer.args.per_device_train_batch_size),
         "trainer": dict(sft.spec.params),
     }
+
+
+def notes(sft: Sft, processes: int, rows_at_once: int) -> list[str]:
+    """What a reader of the run should know, in sentences."""
+    said = []
+    if sft.epochs > REPEATS:
+        said.append(
+            f"{sft.epochs:g} epochs: after {REPEATS} passes, seeing rows again adds little (Muennighoff et al. 2023); "
+            "look at the loss of held-out rows"
+        )
+    if processes == 1 and rows_at_once < sft.batch_size:
+        said.append(
+            f"out of memory: {rows_at_once} rows at once instead of {sft.batch_size}, with as many rows per step"
+        )
+    return said
+
+
+def allocator() -> str:
+    """What hands out this process's memory: what is loaded before the C library's own, or that."""
+    loaded = os.environ.get("LD_PRELOAD", "")
+    return next((name for name in ("jemalloc", "tcmalloc", "mimalloc") if name in loaded), "system")
 
 
 def matrix_parameters(model: Any) -> tuple[int, int]:

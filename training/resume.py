@@ -1,10 +1,12 @@
 """Resuming a killed run: which checkpoint is whole, and whether it belongs to this run.
 
 A checkpoint folder holds weights, optimizer, schedule and generator states, written one after the other; a process can
-die between any two. A marker is written last, and a folder without it does not count.
+die between any two, and a machine before what was written is on the disk. A marker with the size of every file is
+written last, and a folder does not count without it, or where a file is not as it says.
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -25,17 +27,48 @@ def prepare(out: Path, identity: str) -> Path | None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         (folder / IDENTITY).write_text(json.dumps({"identity": identity}), encoding="utf-8")
-    found = {int(path.name.removeprefix("checkpoint-")): path for path in folder.glob("checkpoint-*")}
-    for path in found.values():
-        if not (path / MARKER).exists():
+    for path in folder.glob("checkpoint-*"):
+        if not is_whole(path):
             shutil.rmtree(path)
-    whole = [step for step, path in found.items() if path.exists()]
-    return found[max(whole)] if whole else None
+    return newest(folder)
+
+
+def newest(checkpoints: Path) -> Path | None:
+    """The last checkpoint in a folder of them that was written whole."""
+    whole = [path for path in checkpoints.glob("checkpoint-*") if is_whole(path)]
+    return max(whole, key=step_of, default=None)
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether every file that the marker names is there in its size."""
+    try:
+        sizes = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
+        return all((checkpoint / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):  # no marker, a cut one, or a file that is gone
+        return False
+
+
+def step_of(checkpoint: Path) -> int:
+    """The number of optimizer steps before a checkpoint."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def mark_whole(checkpoint: Path) -> None:
-    """Call when all files of a checkpoint are written."""
-    (checkpoint / MARKER).touch()
+    """Call when all files of a checkpoint are written: they are on the disk before the marker is."""
+    files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != MARKER]
+    for path in files:
+        _flush(path)
+    sizes = {str(path.relative_to(checkpoint)): path.stat().st_size for path in files}
+    (checkpoint / MARKER).write_text(json.dumps(sizes), encoding="utf-8")
+    _flush(checkpoint / MARKER)
+
+
+def _flush(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def clear(out: Path) -> None:

@@ -5,7 +5,7 @@ A new one is a file, a line here, a line in the contract test and a part of docs
 
 from collections.abc import Callable
 
-from training import sft
+from training import dpo, sft
 from training.protocol import Trainer
 
 TRAINERS: dict[str, Callable[..., Trainer]] = {
@@ -15,4 +15,6 @@ TRAINERS: dict[str, Callable[..., Trainer]] = {
     "sft_rds_plus": sft.rds_plus,
     "sft_rds_plus_lora": sft.rds_plus_lora,
     "deita_scorer": sft.deita_scorer,
+    "dpo": dpo.Dpo,
+    "dpo_tiny": dpo.tiny,
 }

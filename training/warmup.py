@@ -11,6 +11,7 @@ from warehouse.records import Checkpoint, Dataset, Spec
 KEPT = "kept"
 RATES = "rates.json"
 MOST = 64
+PLAIN = ("lora", "rslora")  # whose factors alone say how a weight has changed
 
 
 def less(**changes: object) -> Sft:
@@ -26,8 +27,8 @@ class Warmup:
     checkpoints: int = 4
 
     def __post_init__(self) -> None:
-        if self.sft.method != "lora":
-            raise InputError("a warm-up trains an adapter: its trainer must be one of LoRA")
+        if self.sft.tuning.spec.name not in PLAIN:
+            raise InputError(f"a warm-up trains a plain adapter: its tuning must be {' or '.join(PLAIN)}")
         if not 1 <= self.checkpoints <= MOST:
             raise InputError(f"checkpoints is {self.checkpoints}; give 1 to {MOST}")
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from training.cost import forward_flops, train_flops
+from training.cost import PUBLISHED, forward_flops, hugging_face_flops, published_flops, train_flops
+from warehouse.errors import InputError
 
 N, S = 8 * 10**9, 2048
 TRAIN = train_flops(N, S * 10_000 * 2)
@@ -14,11 +15,34 @@ def test_training_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pool", "rds_plus", "less"), [(200_000, 8.519680e18, 6.291456e19), (5_800_000, 1.920205e20, 1.714422e21)]
+    ("method", "chosen", "pool", "flops"),
+    [
+        ("random", 10_000, 200_000, 1.966080e18),
+        ("rds_plus", 10_000, 200_000, 8.519680e18),
+        ("perplexity", 10_000, 200_000, 8.519680e18),
+        ("embed_nv", 10_000, 200_000, 8.519680e18),
+        ("less", 10_000, 200_000, 6.291456e19),
+        ("embed_gtr", 10_000, 200_000, 2.056192e18),
+        ("ifd", 10_000, 200_000, 1.517158e19),
+        ("rds_plus", 10_000, 5_800_000, 1.920205e20),
+        ("less", 10_000, 5_800_000, 1.714422e21),
+        ("embed_gtr", 10_000, 5_800_000, 4.579328e18),
+        ("random", 326_000, 5_800_000, 6.409421e19),
+        ("rds_plus", 326_000, 5_800_000, 2.541486e20),
+    ],
 )
-def test_selection_adds_passes_over_the_pool(pool: int, rds_plus: float, less: float) -> None:
-    assert TRAIN + forward_flops(N, S * pool) == pytest.approx(rds_plus, rel=1e-6)
-    assert 2 * TRAIN + 3 * train_flops(N, S * pool) == pytest.approx(less, rel=1e-6)
+def test_published_costs(method: str, chosen: int, pool: int, flops: float) -> None:
+    assert published_flops(method, N, chosen, pool) == pytest.approx(flops, rel=1e-6)
+
+
+def test_a_method_without_a_published_cost_is_refused() -> None:
+    with pytest.raises(InputError, match="no published cost of method 'dart'; known methods: random, rds_plus"):
+        published_flops("dart", N, 1, 1)
+
+
+@pytest.mark.parametrize("method", PUBLISHED)
+def test_no_method_is_cheaper_than_random(method: str) -> None:
+    assert published_flops(method, N, 10_000, 1_000) >= published_flops("random", N, 10_000, 1_000)
 
 
 def test_an_encoder_of_110_million_parameters() -> None:
@@ -27,4 +51,10 @@ def test_an_encoder_of_110_million_parameters() -> None:
 
 def test_frozen_weights_need_no_gradient() -> None:
     assert train_flops(0, 100, frozen=N) == forward_flops(N, 100) * 2
-    assert train_flops(106_816, 112_737) == 72_252_692_352
+
+
+def test_the_trainers_own_count_charges_frozen_weights_in_full() -> None:
+    base, embedding, adapters = 101_952, 27_904, 32_768
+    assert hugging_face_flops(base, embedding, 375_790) == 166_958_987_520
+    assert hugging_face_flops(base + adapters, embedding, 112_737) == 72_252_692_352
+    assert train_flops(adapters, 112_737, frozen=base - embedding) < 72_252_692_352

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.order import order
+from training.order import order, within_steps
 
 lengths_of = st.lists(st.integers(1, 50), min_size=1, max_size=60).map(lambda x: np.array(x, np.int64))
 
@@ -48,6 +48,25 @@ def test_grouping_saves_padding_and_stays_mixed() -> None:
     assert padding(grouped) < padding(plain) / 4
     means = lengths[grouped].reshape(-1, 16).mean(axis=1)
     assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.2
+
+
+@given(lengths_of, st.integers(1, 3), st.integers(1, 9))
+def test_sorting_within_steps_leaves_each_step_its_rows(lengths: np.ndarray, epochs: int, step_rows: int) -> None:
+    plan = order(lengths, epochs, step_rows, False, np.random.default_rng(0))
+    inside = within_steps(plan, lengths, step_rows)
+    for start in range(0, len(plan), step_rows):
+        step = inside[start : start + step_rows]
+        assert sorted(step.tolist()) == sorted(plan[start : start + step_rows].tolist())
+        assert (np.diff(lengths[step]) >= 0).all()
+
+
+def test_sorting_within_steps_saves_the_padding_of_their_batches() -> None:
+    lengths = np.random.default_rng(0).integers(1, 200, 4096)
+    plan = order(lengths, 1, 32, False, np.random.default_rng(0))
+    padded = [
+        int((lengths[rows].reshape(-1, 8).max(axis=1) * 8).sum()) for rows in (within_steps(plan, lengths, 32), plan)
+    ]
+    assert padded[0] < 0.75 * padded[1]
 
 
 def test_steps_stay_grouped_where_epochs_do_not_divide_into_steps() -> None:

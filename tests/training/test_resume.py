@@ -1,6 +1,7 @@
 """A run that is really killed ends with the weights of one that was not."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -65,6 +66,7 @@ def test_killed_while_saving(tiny_model_dir: Path, tmp_path: Path) -> None:
 def checkpoint(out: Path, step: int, whole: bool = True) -> Path:
     folder = out / resume.FOLDER / f"checkpoint-{step}"
     folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(bytes(100))
     if whole:
         resume.mark_whole(folder)
     return folder
@@ -77,6 +79,16 @@ def test_the_newest_whole_checkpoint_counts(tmp_path: Path) -> None:
     half = checkpoint(tmp_path, 11, whole=False)
     assert resume.prepare(tmp_path, "run") == newest
     assert not half.exists()
+
+
+def test_a_checkpoint_whose_files_were_cut_does_not_count(tmp_path: Path) -> None:
+    resume.prepare(tmp_path, "run")
+    before, cut, gone = (checkpoint(tmp_path, step) for step in (9, 10, 11))
+    os.truncate(cut / "model.safetensors", 50)
+    (gone / "model.safetensors").unlink()
+    assert resume.newest(tmp_path / resume.FOLDER) == before
+    assert resume.prepare(tmp_path, "run") == before
+    assert not cut.exists()
 
 
 def test_checkpoints_of_another_run_do_not_count(tmp_path: Path) -> None:

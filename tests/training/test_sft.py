@@ -17,6 +17,7 @@ from sft_rows import sums, write_rows
 from models.local import LocalModel
 from models.protocol import Want
 from training.sft import Sft
+from training.tuning.adapters import Lora
 from warehouse.errors import InputError
 from warehouse.records import Dataset, Message, Messages
 
@@ -183,22 +184,25 @@ def test_an_adapter_is_saved_with_its_base_and_reloads_exactly(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
+    from models.tokens import load_tokenizer
     from training import loop
     from training.guard import guard
+    from training.quiet import quiet
 
-    sft = replace(SHORT, method="lora", lora_targets=("q_proj", "v_proj"), learning_rate=1e-2)
+    sft = replace(SHORT, tuning=Lora(targets=("q_proj", "v_proj")), learning_rate=1e-2)
     out = tmp_path / "out"
     sft(str(tiny_model_dir), data, out, 0)
     config = json.loads((out / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tiny_model_dir)
     assert config["target_modules"] == ["q_proj", "v_proj"]
     assert not (out / "model.safetensors").exists()
-    with loop.quiet():
+    with quiet():
         base = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
         reloaded = PeftModel.from_pretrained(base, out).eval()
-    tokenizer, chat = loop.load_tokenizer(tiny_model_dir)
+    tokenizer, chat = load_tokenizer(tiny_model_dir)
     rows = guard(data.path, tokenizer, chat, 64)
-    trainer = loop.build(sft, loop.load(sft, str(tiny_model_dir), chat.template), rows, None, tmp_path / "again", 0)
+    again = tmp_path / "again"
+    trainer = loop.build(sft, loop.load(sft, str(tiny_model_dir), chat.template), rows, None, 0, again, (4, 1))
     trainer.train()
     ids = torch.tensor([rows.table["input_ids"][0].as_py()])
     with torch.inference_mode():
@@ -217,6 +221,33 @@ def test_a_loss_that_is_no_number_names_step_and_rows(tiny_model_dir: Path, data
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
     with pytest.raises(InputError, match=r"at step 1, in the batch of rows \d+, \d+, \d+, \d+ \(row numbers"):
         SHORT(str(broken), data, tmp_path / "out", 0)
+
+
+@pytest.mark.parametrize("step", [3, 6])  # the last one has no loss after it
+def test_a_gradient_that_is_no_number_leaves_the_weights_before_it(
+    tiny_model_dir: Path, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    from training.row_trainer import RowTrainer
+
+    sft, out = replace(SHORT, save_every=1), tmp_path / "out"
+    backward = RowTrainer.training_step
+
+    def spoilt(self: Any, model: Any, inputs: Any, labels: Any = None) -> Any:
+        loss = backward(self, model, inputs, labels)
+        if self.state.global_step == step - 1:
+            next(p for p in model.parameters() if p.grad is not None).grad.fill_(torch.nan)
+        return loss
+
+    monkeypatch.setattr(RowTrainer, "training_step", spoilt)
+    said = rf"the gradient stopped .* at step {step}, in the step over rows \d+, .* of step {step - 1} are"
+    with pytest.raises(InputError, match=said):
+        sft(str(tiny_model_dir), data, out, 0)
+    assert not (out / "model.safetensors").exists()
+    monkeypatch.undo()
+    sft(str(tiny_model_dir), data, out, 0)  # goes on from there
+    sft(str(tiny_model_dir), data, tmp_path / "straight", 0)
+    one, other = (load_file(folder / "model.safetensors") for folder in (out, tmp_path / "straight"))
+    assert all(torch.equal(one[name], other[name]) for name in other)
 
 
 def test_data_that_cannot_be_trained_on_is_refused(tiny_model_dir: Path, data: Dataset, tmp_path: Path) -> None:

@@ -10,13 +10,12 @@ from sft_rows import sums, write_rows
 from models.gradients import gradients
 from models.local import LocalModel
 from models.lora import warm_factors
-from training.sft import Sft
+from training.sft import ATTENTION, Sft
 from training.warmup import Warmup, kept, less
 from warehouse.errors import InputError
 
-SMALL = less(
-    lora_rank=4, lora_alpha=8, lora_dropout=0.0, epochs=2, batch_size=4, gradient_accumulation=1, max_length=64
-)
+FACTORS = {"name": "lora", "rank": 4, "alpha": 8, "targets": list(ATTENTION)}
+SMALL = less(tuning=FACTORS, epochs=2, batch_size=4, gradient_accumulation=1, max_length=64)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,7 @@ def test_gradients_are_taken_at_each_of_them(warmed: Path, tiny_model_dir: Path)
 
 
 def test_whole_weights_and_no_checkpoint_at_all_are_refused() -> None:
-    with pytest.raises(InputError, match="must be one of LoRA"):
+    with pytest.raises(InputError, match="must be lora or rslora"):
         Warmup(Sft())
     with pytest.raises(InputError, match="checkpoints is 0; give 1 to 64"):
         Warmup(SMALL, checkpoints=0)

@@ -1,0 +1,195 @@
+"""trl's trainer, told which row every token came from."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
+
+from training import resume
+from training.keeping import Saving
+from training.label_scores import score_labels
+from training.masked_thought import Masking
+from training.tuning.protocol import Setting, Stepping, Tuning
+from warehouse.errors import InputError
+from warehouse.records import Floats
+
+
+class Diverged(InputError):
+    """The loss is no longer a number: the step, the rows of its batch and the last good checkpoint are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a run adds to the trainer's own way, None where nothing.
+
+    weights   (rows of the data,) float64, by which the loss of a row's tokens is multiplied
+    masking   hides reply tokens from the model
+    schedule  the share of the highest learning rate at each step
+    """
+
+    weights: Floats | None = None
+    masking: Masking | None = None
+    schedule: Callable[[int], float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowCollator:
+    """trl's collator, and beside the token ids the row each token came from: (batch, length), -1 where padded."""
+
+    inner: Any
+    strung: bool  # rows follow each other in one sequence, without padding
+
+    @classmethod
+    def of(cls, pad: int, strung: bool) -> "RowCollator":
+        return cls(DataCollatorForLanguageModeling(pad, padding_free=strung), strung)
+
+    def __call__(self, examples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = self.inner(examples)
+        rows = [torch.tensor(example["rows"]) for example in examples]
+        if self.strung:
+            rows = [torch.cat(rows)]
+        batch["rows"] = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)
+        return batch
+
+
+def divergence(trainer: Any, what: str, where: str, rows: Iterable[int]) -> str:
+    """What is said where the loss or the gradient is no number: the step, the rows, and which weights are kept."""
+    step = trainer.state.global_step + (what == "loss")  # the step of a loss is not counted yet
+    named = ", ".join(str(row) for row in sorted(rows) if row >= 0)
+    last = resume.newest(Path(trainer.args.output_dir or ""))
+    kept = f"; the weights of step {resume.step_of(last)} are kept in {last}" if last else ""
+    return (
+        f"the {what} stopped being a number at step {step}, in the {where} {named} (row numbers of the data); look at "
+        f"them, or lower learning_rate {trainer.args.learning_rate:g}{kept}"
+    )
+
+
+class RowTrainer(SFTTrainer):
+    """trl's trainer, told which row every token came from: it weighs rows, counts tokens and names rows that diverge.
+
+    A step's entry in the log history also holds `tokens` and `seconds` since the start of the run, resumed parts
+    included.
+    """
+
+    def __init__(
+        self, model: Any, args: SFTConfig, rows: Any, tokenizer: Any, tuning: Tuning, setting: Setting, extras: Extras
+    ) -> None:
+        asked = tuning.optimizer(model, setting)
+        optimizer = None if asked is None else (asked[0], {"lr": args.learning_rate} | asked[1])
+        super().__init__(
+            model, args, train_dataset=rows, processing_class=tokenizer, optimizer_cls_and_kwargs=optimizer
+        )
+        self.data_collator = RowCollator.of(tokenizer.pad_token_id, self.padding_free)
+        self.remove_callback(transformers.PrinterCallback)
+        self.add_callback(Saving())
+        for callback in tuning.callbacks(setting):
+            self.add_callback(callback)
+        weights = extras.weights
+        self._row_weights = None if weights is None else torch.from_numpy(weights).float().to(args.device)
+        self.setting = setting
+        self._masking, self._schedule = extras.masking, extras.schedule
+        self._step = tuning.step if isinstance(tuning, Stepping) else None
+        shared_out = self.is_fsdp_enabled or self.is_deepspeed_enabled  # the head's weights are not in one place
+        whole = args.device.type == "cpu" and not (shared_out or self.aux_loss_enabled)
+        self._labels_alone = whole and score_labels(self.model)
+        self._tokens, self._since = 0, time.perf_counter()
+        self._diverged = ""  # what this process has to say of its batches since the last log entry
+        self._rows: set[int] = set()  # of this process since then
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
+        """The gradients of one batch, or what the tuning does in their place; the batch's loss."""
+        self._tokens += int((inputs["rows"] >= 0).sum())
+        self._rows.update(row for row in torch.unique(inputs["rows"]).tolist() if row >= 0)
+        if self._masking is not None:
+            inputs = self._masking(inputs, self.state.global_step)
+        if self._step is None:
+            plain: Any = super()
+            return plain.training_step(model, inputs, num_items_in_batch)
+        model.train()
+        return self._step(self, model, self._prepare_inputs(inputs), num_items_in_batch)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean negative log-likelihood of the step's label tokens, each multiplied by the weight of its row."""
+        rows = inputs["rows"]
+        given = {name: value for name, value in inputs.items() if name != "rows"}
+        if self._labels_alone:
+            loss = self._label_loss(model, given, rows, num_items_in_batch)
+        elif self._row_weights is None:
+            plain: Any = super()
+            loss = plain.compute_loss(model, given, return_outputs, num_items_in_batch)
+        else:
+            loss = self._weighted_loss(model, given, self._row_weights[rows], num_items_in_batch)
+        if not torch.isfinite(loss):
+            self._diverged = self._diverged or divergence(self, "loss", "batch of rows", rows.unique().tolist())
+            if self.accelerator.num_processes == 1:
+                raise Diverged(self._diverged)
+        return loss
+
+    def _label_loss(self, model: Any, inputs: dict[str, Any], rows: torch.Tensor, labels: Any) -> torch.Tensor:
+        """The same, with the head multiplied for label positions alone."""
+        logprobs, mask = model(**inputs, use_cache=False, labels_alone=True)
+        if self._row_weights is not None:
+            logprobs = logprobs * self._row_weights[rows][:, 1:][mask]
+        loss: torch.Tensor = -logprobs.sum() / (mask.sum() if labels is None else labels)
+        loss *= self.accelerator.num_processes  # as below
+        return loss
+
+    def _weighted_loss(self, model: Any, inputs: dict[str, Any], weights: torch.Tensor, labels: Any) -> torch.Tensor:
+        out = model(**inputs, use_cache=False, fused_lm_head=True)
+        count = out.label_mask.sum() if labels is None else labels
+        loss: torch.Tensor = -(out.log_probs * weights[:, 1:]).sum() / count
+        loss *= self.accelerator.num_processes  # label tokens are counted over all processes, and gradients averaged
+        return loss
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The run's own schedule, where it has one."""
+        if self._schedule is not None and self.lr_scheduler is None:
+            chosen: Any = optimizer or self.optimizer
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, self._schedule)
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add tokens and seconds so far to a step's log entry.
+
+        Here the processes of a shared run hear of a loss that is no number in any of them: one that raised alone would
+        leave the others waiting for its gradients. A gradient that is none is found here too: before a checkpoint of
+        what it did to the weights is saved.
+        """
+        if "loss" in logs:
+            last = self.state.log_history[-1] if self.state.log_history else {}
+            now = time.perf_counter()
+            if not math.isfinite(logs.get("grad_norm", 0.0)):
+                self._diverged = self._diverged or divergence(self, "gradient", "step over rows", self._rows)
+            tokens, diverged = self._of_all_processes()
+            if diverged:
+                said = [self._diverged] * self.accelerator.num_processes
+                if len(said) > 1:
+                    torch.distributed.all_gather_object(said, self._diverged)
+                raise Diverged("; ".join(filter(None, said)))
+            logs["tokens"] = last.get("tokens", 0) + tokens
+            logs["seconds"] = last.get("seconds", 0.0) + now - self._since
+            self._tokens, self._since = 0, now
+            self._rows.clear()
+        super().log(logs, start_time)
+
+    def _of_all_processes(self) -> tuple[int, int]:
+        """Tokens that they have read since the last log entry, and how many of them diverged."""
+        own = torch.tensor([self._tokens, bool(self._diverged)], device=self.args.device)
+        tokens, diverged = self.accelerator.reduce(own).tolist()
+        return tokens, diverged
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """No card: `training.json` says what was done."""
+
+    def _send_telemetry(self) -> None:
+        """trl would report each run to its authors; a training run calls nobody."""

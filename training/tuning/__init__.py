@@ -1,0 +1,1 @@
+"""Which weights a trainer moves, and how the result is written."""
