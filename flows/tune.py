@@ -1,10 +1,10 @@
-"""The training stage: one selection, one seed, one checkpoint."""
+"""The training stage: one set of rows, one seed, one checkpoint; and the pruned copy of a base model to start from."""
 
 import contextlib
 import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,20 +13,54 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from flows.choose import chosen_rows
-from flows.recipes import Train
+from flows.recipes import Stage, Train
 from flows.run import Counts, Run
+from flows.scale import scaled
+from flows.scale_recipe import Scale
 from flows.workers import Workers
-from models.fingerprint import fingerprint
-from training.protocol import Trainer
+from models.fingerprint import fingerprint, read_json
+from training.dpo import Dpo
 from training.sft import Sft
 from training.table import TRAINERS
 from warehouse.errors import InputError
-from warehouse.records import Dataset, Spec, canonical
+from warehouse.records import Dataset, canonical
 from warehouse.store import Artifact, Draft, Work
 from warehouse.tables import CHECKPOINT, LOSSES, SELECTED_FILE, write_rows
 
-TRAIN_VERSION = 1
+TRAIN_VERSION = 2
+PRUNE_VERSION = 1
 WEIGHTS = "model"
+FACTS = "training.json"
+ADAPTER = "adapter_config.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The weights that a training run starts from.
+
+    model        name or folder of a whole model, or folder of a checkpoint
+    told         what the view `checkpoints` calls it
+    fingerprint  of its content
+    made         role and key of the artifact that it is, where it is one; no adapter is left that refers to it
+    """
+
+    model: str
+    told: str
+    fingerprint: str
+    made: tuple[str, str] | None = None
+
+    @classmethod
+    def of(cls, chosen: Train) -> "Start":
+        """The base model that a recipe names."""
+        return cls(chosen.base, chosen.base, fingerprint(chosen.base))
+
+    @classmethod
+    def after(cls, checkpoint: Artifact) -> "Start":
+        """What a training stage before made."""
+        weights = checkpoint.folder / WEIGHTS
+        base = adapted(weights)
+        content = fingerprint(str(weights)) if base is None else fingerprint(base, adapter=weights)
+        return cls(str(weights), f"checkpoint:{checkpoint.key}", content, ("checkpoint", checkpoint.key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,47 +70,109 @@ class Order:
     checkpoint: str
     trainer: str
     params: dict[str, Any]
-    spec: Spec
-    base: str
-    base_fingerprint: str
+    start: Start
     data: Dataset
     seed: int
     scratch: Path
+    trust_remote_code: bool
+    scale: Scale | None
 
 
 def trainer(chosen: Train) -> Sft:
     """The trainer a recipe names. Raises `InputError` for an unknown name or parameter, listing the known ones."""
-    if chosen.trainer not in TRAINERS:
-        raise InputError(f"unknown trainer {chosen.trainer!r}; known trainers: {', '.join(TRAINERS)}")
-    params = chosen.params | ({"trust_remote_code": True} if chosen.trust_remote_code else {})
-    if unknown := set(params) - set(Sft.__dataclass_fields__):
+    made = trainer_of(chosen.trainer, chosen.params, chosen.trust_remote_code)
+    if not isinstance(made, Sft):
         raise InputError(
-            f"trainer {chosen.trainer!r} has no parameter {', '.join(sorted(unknown))}; "
-            f"known: {', '.join(Sft.__dataclass_fields__)}"
+            f"trainer {chosen.trainer!r} learns from preference pairs, and what is selected are conversations: give it "
+            "in `then`, with the pairs as its `rows`"
         )
-    made = TRAINERS[chosen.trainer](**params)
-    assert isinstance(made, Sft)  # every entry of the table is one, with other defaults
+    return made
+
+
+def trainer_of(name: str, params: Mapping[str, Any], trust_remote_code: bool) -> Sft | Dpo:
+    """Any trainer of the table. Raises `InputError` as `trainer` does."""
+    if name not in TRAINERS:
+        raise InputError(f"unknown trainer {name!r}; known trainers: {', '.join(TRAINERS)}")
+    kind = type(TRAINERS[name]())
+    known = list(getattr(kind, "__dataclass_fields__", {}))
+    if unknown := set(params) - set(known):
+        raise InputError(f"trainer {name!r} has no parameter {', '.join(sorted(unknown))}; known: {', '.join(known)}")
+    made = TRAINERS[name](**dict(params) | ({"trust_remote_code": True} if trust_remote_code else {}))
+    assert isinstance(made, Sft | Dpo)  # every entry of the table is one, with other defaults
+    return made
+
+
+def later(stage: Stage, chosen: Train) -> Sft | Dpo:
+    """The trainer of a stage of `then`, in the chat format of the first. Raises `InputError` for another format."""
+    template = trainer(chosen).template
+    made = trainer_of(stage.trainer, {"template": template} | stage.params, chosen.trust_remote_code)
+    if made.template != template:
+        raise InputError(
+            f"`then` trains with the template {made.template!r} and the stage before with {template!r}; a model is "
+            "asked in one chat format: give both the same"
+        )
     return made
 
 
 def train(run: Run, name: str, chosen: Train, selection: Artifact, seed: int, workers: Workers) -> Artifact:
-    """Tune the base model on the rows of `selection`."""
-    spec = trainer(chosen).spec
-    base_fingerprint = fingerprint(chosen.base)
-    work = Work("train", TRAIN_VERSION, {"trainer": spec.name, "params": dict(spec.params)}, {"data": selection.key},
-                base_fingerprint, seed)  # fmt: skip
+    """Tune the base model, or its pruned copy, on the rows of `selection`; what `then` and `merge` say is not done."""
+    made = trainer(chosen)
+    return tune(run, name, made, start_of(run, chosen, workers), data_of(selection), seed, chosen, workers)
+
+
+def tune(
+    run: Run,
+    name: str,
+    trainer: Sft | Dpo,
+    start: Start,
+    data: Dataset,
+    seed: int,
+    chosen: Train,
+    workers: Workers,
+) -> Artifact:
+    """One training run, as the tables `checkpoints` and `losses` and as weights in the folder `model`."""
+    spec = trainer.spec
+    inputs = {"data": data.key} | (dict([start.made]) if start.made else {})
+    work = Work("train", TRAIN_VERSION, {"trainer": spec.name, "params": dict(spec.params)}, inputs,
+                start.fingerprint, seed)  # fmt: skip
     order = Order(
         checkpoint=work.key,
         trainer=spec.name,
         params=dict(spec.params),
-        spec=spec,
-        base=chosen.base,
-        base_fingerprint=base_fingerprint,
-        data=data_of(selection),
+        start=start,
+        data=data,
         seed=seed,
         scratch=run.store.home / "tmp" / f"train-{work.key}",
+        trust_remote_code=chosen.trust_remote_code,
+        scale=chosen.scale if isinstance(trainer, Sft) else None,
     )
-    return run.stage(name, work, partial(_train, order), workers)
+    if order.scale:
+        workers.start()
+    if chosen.scale and not order.scale:
+        run.listener.say(f"{name}: `scale` shares supervised tuning alone; this stage runs in one process")
+    # workers of a shared run need the processors that a worker of ours would hold while it waits for them
+    made = run.stage(name, work, partial(_train, order), None if order.scale else workers)
+    for note in made.manifest["facts"].get("notes", ()):
+        run.listener.say(f"{name}: {note}")
+    return made
+
+
+def start_of(run: Run, chosen: Train, workers: Workers) -> Start:
+    """The weights that all training of a recipe starts from: its base model, pruned where it says so."""
+    if chosen.prune is None:
+        return Start.of(chosen)
+    work = Work("prune", PRUNE_VERSION, {"share": chosen.prune}, model=fingerprint(chosen.base))
+    make = partial(_prune, chosen.base, chosen.prune, chosen.trust_remote_code)
+    made = run.stage(f"prune {Path(chosen.base).name}", work, make, workers)
+    folder = str(made.folder / WEIGHTS)
+    return Start(folder, f"{chosen.base} pruned by {chosen.prune:g}", fingerprint(folder), ("pruned", made.key))
+
+
+def _prune(base: str, share: float, trust_remote_code: bool, draft: Draft) -> Counts:
+    from training.prune import prune
+
+    facts = prune(base, share, draft.folder / WEIGHTS, trust_remote_code=trust_remote_code)
+    return Counts(facts.weights, facts.weights - facts.zeros, {"weights set to zero": facts.zeros})
 
 
 def data_of(selection: Artifact) -> Dataset:
@@ -87,16 +183,50 @@ def data_of(selection: Artifact) -> Dataset:
 
 
 def _train(order: Order, draft: Draft) -> Counts:
-    made = TRAINERS[order.trainer](**order.params)
-    weights = carried_out(made, order.base, order.data, order.seed, order.scratch, draft)
+    weights = carried_out(partial(_continued, order), order.start.model, order.data, order.seed, order.scratch, draft)
     facts = facts_of(weights)
     write_rows(draft.folder / "checkpoint.parquet", CHECKPOINT, [_row(order, facts)])
-    losses = pq.read_table(weights / "loss.parquet").to_pylist()
-    write_rows(draft.folder / "losses.parquet", LOSSES, [{"checkpoint": order.checkpoint} | row for row in losses])
+    losses = pq.read_table(weights / "loss.parquet")
+    known = losses.select([name for name in LOSSES.names if name in losses.column_names])
+    rows = [{"checkpoint": order.checkpoint} | row for row in known.to_pylist()]
+    write_rows(draft.folder / "losses.parquet", LOSSES, rows)
+    draft.facts["notes"] = facts.get("notes", [])
     return funnel(facts)
 
 
-def carried_out(trainer: Trainer, base: str, data: Dataset, seed: int, scratch: Path, draft: Draft) -> Path:
+def _continued(order: Order, base: str, data: Dataset, out: Path, seed: int) -> None:
+    """Train from `base`, of which an adapter that the stage before left is merged into its own base first.
+
+    What starts from an artifact is written whole: an adapter would name a folder of this home as its base.
+    """
+    from training.merge_files import write_whole
+
+    trainer = TRAINERS[order.trainer](**order.params)
+    whole = out.with_name("start")
+    if (named := adapted(Path(base))) is not None:
+        write_whole(named, Path(base), whole, order.trust_remote_code)
+        base = str(whole)
+    if order.scale is None:
+        trainer(base, data, out, seed)
+    else:
+        scaled(trainer, base, data, out, seed, order.scale)
+    if order.start.made and adapted(out) is not None:
+        write_whole(base, out, out, order.trust_remote_code)
+        for file in out.glob("adapter_*"):
+            file.unlink()
+        told = json.dumps(facts_of(out) | {"written": "merged"}, indent=2)
+        (out / FACTS).write_text(told + "\n", encoding="utf-8")
+    shutil.rmtree(whole, ignore_errors=True)
+
+
+def carried_out(
+    trainer: Callable[[str, Dataset, Path, int], object],
+    base: str,
+    data: Dataset,
+    seed: int,
+    scratch: Path,
+    draft: Draft,
+) -> Path:
     """Train in a folder that outlives a killed process, and move the result into the draft: its folder there."""
     with working_folder(scratch, draft.folder) as folder:
         trainer(base, data, folder, seed)
@@ -104,9 +234,15 @@ def carried_out(trainer: Trainer, base: str, data: Dataset, seed: int, scratch: 
     return draft.folder / WEIGHTS
 
 
+def adapted(folder: Path) -> str | None:
+    """The base of the adapter in `folder`; None where there is no adapter."""
+    config = folder / ADAPTER
+    return str(read_json(config)["base_model_name_or_path"]) if config.exists() else None
+
+
 def facts_of(weights: Path) -> dict[str, Any]:
     """What a training run says of itself."""
-    facts: dict[str, Any] = json.loads((weights / "training.json").read_text())
+    facts: dict[str, Any] = json.loads((weights / FACTS).read_text())
     return facts
 
 
@@ -135,8 +271,8 @@ def working_folder(lasting: Path, private: Path) -> Iterator[Path]:
 def _row(order: Order, facts: dict[str, Any]) -> dict[str, Any]:
     return {
         "checkpoint": order.checkpoint,
-        "base": order.base,
-        "base_fingerprint": order.base_fingerprint,
+        "base": order.start.told,
+        "base_fingerprint": order.start.fingerprint,
         "trainer": order.trainer,
         "params": canonical(order.params),
         "data": order.data.key,

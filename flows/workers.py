@@ -18,6 +18,9 @@ NOT_SHIPPED = [".git", ".venv", "winnow-home", "**/__pycache__", "tests", "docs"
 class Workers(Protocol):
     """Runs one function to its end and returns its answer; callers may be threads."""
 
+    def start(self) -> None:
+        """Be ready to be called, for who asks the cluster itself."""
+
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
 
     @property
@@ -29,6 +32,9 @@ class HereWorkers:
     """Runs everything in this process."""
 
     width = 1
+
+    def start(self) -> None:
+        pass
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return function(*args, **kwargs)
@@ -50,12 +56,12 @@ class RayWorkers:
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         import ray
 
-        self._start()
+        self.start()
         task: Any = ray.remote(num_cpus=1, num_gpus=_gpus_per_call(self.width), max_retries=3)(function)
         answer: T = ray.get(task.remote(*args, **kwargs))
         return answer
 
-    def _start(self) -> None:
+    def start(self) -> None:
         import ray
 
         with self._lock:
