@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.calibration import average_precision
 from eval.statistics import bootstrap, share
 from models.dialogue import Complete, Dialogue, each
 from models.protocol import Completion, Prompt
@@ -108,10 +109,8 @@ def _share(values: NDArray[np.bool_], rng: np.random.Generator) -> Estimate:
 def _average_precision(right: NDArray[np.bool_], confidence: Floats, rng: np.random.Generator) -> Estimate:
     """With a percentile interval of `AP_DRAWS` bootstrap draws; draws without a right answer say nothing and are left
     out."""
-    from sklearn.metrics import average_precision_score  # takes a second to import
-
-    value = float(average_precision_score(right, confidence))
+    value = average_precision(right, confidence)
     picks = rng.integers(0, len(right), (AP_DRAWS, len(right)))
-    drawn = [float(average_precision_score(right[rows], confidence[rows])) for rows in picks if right[rows].any()]
+    drawn = [average_precision(right[rows], confidence[rows]) for rows in picks if right[rows].any()]
     low, high = (float(q) for q in np.percentile([*drawn, value], (2.5, 97.5)))
     return Estimate(value, min(low, value), max(high, value), len(right))

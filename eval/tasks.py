@@ -1,116 +1,43 @@
-"""Tasks made of rows: what is asked of the tuned model for each test example, and how its reply is scored.
+"""Tasks whose reply is compared with the gold one, and the loss of the gold one alone.
 
-The last assistant turn of an example is the gold reply; the turns before it are the prompt. Every task that scores
-replies also asks for the log-probability of the gold reply, because on small models accuracy stands still where the
-loss already moves (Schaeffer et al. 2023).
+Every task that scores replies also asks for the log-probability of the gold reply, because on small models accuracy
+stands still where the loss already moves (Schaeffer et al. 2023).
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
-
-import numpy as np
+from typing import ClassVar
 
 from eval.answers import compile_answer, extract, number_in, same_text
+from eval.likelihoods import loss_of, reply_turn, scored, scoring
 from eval.protocol import Item, Score
-from models.dialogue import Complete, Dialogue
-from models.dialogue import Score as ScoreRequest
-from models.protocol import Completion, Prompt
-from warehouse.errors import InputError
-from warehouse.records import Example, Messages, Spec
-
-ROLE = "tuned"
-
-
-def gold_of(example: Example) -> str:
-    """The gold reply: the content of the last turn."""
-    return example.messages[-1].content
-
-
-def prompt_of(example: Example) -> Messages:
-    """The turns before the gold reply."""
-    return example.messages[:-1]
-
-
-def items_of(examples: Sequence[Example], limit: int | None) -> tuple[Item, ...]:
-    """Items for the first `limit` examples, known by `sample_id`; a repeated example gets its count behind it.
-
-    Raises `InputError` for an example without a prompt or a gold reply.
-    """
-    seen: Counter[str] = Counter()
-    items = []
-    for number, example in enumerate(examples[:limit]):
-        _check(number, example)
-        sample = example.sample_id
-        items.append(Item(f"{sample}-{seen[sample]}" if seen[sample] else sample, example))
-        seen[sample] += 1
-    if not items:
-        raise InputError("the test set is empty; give at least one example")
-    return tuple(items)
-
-
-def _check(number: int, example: Example) -> None:
-    if len(example.messages) < 2 or example.messages[-1].role != "assistant":
-        raise InputError(
-            f"test example {number} (source {example.source!r}) must end with a gold reply after a prompt: its last "
-            "turn must be the assistant's, with another before it"
-        )
-
-
-def loss_of(logprobs: Any) -> tuple[dict[str, float], dict[str, Any]]:
-    """Per-token loss of a gold reply, in nats, and its tokens; no value where truncation left no token."""
-    count = len(logprobs)
-    values = {"nll": -float(np.sum(logprobs, dtype=np.float64)) / count} if count else {}
-    return values, {"n_tokens": count}
-
-
-def attempt_reply(
-    item: Item, prompt: Prompt, metric: str, judge: Callable[[str, str], tuple[str | None, bool]]
-) -> Dialogue[Score]:
-    """Ask for a reply and for the loss of the gold reply, in one round; `judge(reply, gold)` parses and decides."""
-    completion, logprobs = yield [Complete(ROLE, prompt), ScoreRequest(ROLE, item.example.messages)]
-    if not isinstance(completion, Completion):
-        raise TypeError(f"a Complete request must be answered by a Completion, not {type(completion).__name__}")
-    loss, detail = loss_of(logprobs)
-    parsed, right = judge(completion.text, gold_of(item.example))
-    detail["finish_reason"] = completion.finish_reason
-    return Score({metric: float(right)} | loss, completion.text, parsed, detail)
+from eval.replying import Replying
+from eval.rows import RowTask, gold_of
+from models.dialogue import Dialogue
+from warehouse.records import Example
 
 
 @dataclass(frozen=True, slots=True)
-class ExactMatch:
+class ExactMatch(Replying):
     """Right where the answer equals the gold one after white space around both is removed (`exact_match`, 0 or 1).
 
     answer    a regular expression; its last match (first group, if it has one) in reply and gold is the answer.
               None compares the whole texts
     casefold  compare without regard to case
-    stop      texts that end a reply besides the model's end token
-    limit     only the first so many examples
     """
 
-    examples: tuple[Example, ...]
-    max_tokens: int = 256
     casefold: bool = False
     answer: str | None = None
-    stop: tuple[str, ...] = ()
-    limit: int | None = None
+
+    name: ClassVar[str] = "exact_match"
 
     def __post_init__(self) -> None:
+        Replying.__post_init__(self)
         compile_answer(self.answer)
-        object.__setattr__(self, "stop", tuple(self.stop))  # a recipe gives a list
 
-    @property
-    def spec(self) -> Spec:
-        return _spec("exact_match", self)
-
-    def items(self) -> Sequence[Item]:
-        return items_of(self.examples, self.limit)
-
-    def attempt(self, item: Item) -> Dialogue[Score]:
-        prompt = Prompt(prompt_of(item.example), self.max_tokens, stop=self.stop)
-        return attempt_reply(item, prompt, "exact_match", self.judge)
+    def grade(self, item: Item, reply: str) -> Score:
+        parsed, right = self.judge(reply, item.gold)
+        return Score({"exact_match": float(right)}, parsed=parsed)
 
     def judge(self, reply: str, gold: str) -> tuple[str | None, bool]:
         """The answer found in `reply`, and whether it is the gold one. A gold reply without a match counts whole."""
@@ -120,35 +47,31 @@ class ExactMatch:
 
 
 @dataclass(frozen=True, slots=True)
-class NumericMatch:
+class NumericMatch(Replying):
     """Right where the number of the reply equals the gold one (`numeric_match`, 0 or 1); see `eval.answers.number_in`.
 
-    `answer`, `stop` and `limit` are those of `ExactMatch`; the number is then looked for in the answer alone. Every
-    gold reply must hold a number.
+    `answer` is that of `ExactMatch`; the number is then looked for in the answer alone. Every gold reply must hold a
+    number.
     """
 
-    examples: tuple[Example, ...]
     max_tokens: int = 512
     answer: str | None = None
-    stop: tuple[str, ...] = ()
-    limit: int | None = None
+
+    name: ClassVar[str] = "numeric_match"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stop", tuple(self.stop))
-        for number, example in enumerate(self.examples[: self.limit]):
-            if self.number(gold_of(example)) is None:
-                raise InputError(f"test example {number} has no number in its gold reply {gold_of(example)[:80]!r}")
+        Replying.__post_init__(self)
+        compile_answer(self.answer)
 
-    @property
-    def spec(self) -> Spec:
-        return _spec("numeric_match", self)
+    def problem(self, row: Example) -> str:
+        if why := RowTask.problem(self, row):
+            return why
+        gold = gold_of(row)
+        return f"has no number in its gold reply {gold[:80]!r}" if self.number(gold) is None else ""
 
-    def items(self) -> Sequence[Item]:
-        return items_of(self.examples, self.limit)
-
-    def attempt(self, item: Item) -> Dialogue[Score]:
-        prompt = Prompt(prompt_of(item.example), self.max_tokens, stop=self.stop)
-        return attempt_reply(item, prompt, "numeric_match", self.judge)
+    def grade(self, item: Item, reply: str) -> Score:
+        parsed, right = self.judge(reply, item.gold)
+        return Score({self.name: float(right)}, parsed=parsed)
 
     def number(self, text: str) -> Decimal | None:
         """The number that `text` gives as its answer."""
@@ -161,29 +84,17 @@ class NumericMatch:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOutLoss:
+class HeldOutLoss(RowTask):
     """The loss of the gold replies (`nll`): what training minimises, on rows it did not see. Nothing is generated.
 
-    Examples with several assistant turns are scored on all of them, as in training.
+    Examples with several assistant turns are scored on all of them, as in training; worked examples are not scored.
     """
 
-    examples: tuple[Example, ...]
-    limit: int | None = None
-
-    @property
-    def spec(self) -> Spec:
-        return _spec("held_out_loss", self)
-
-    def items(self) -> Sequence[Item]:
-        return items_of(self.examples, self.limit)
+    name: ClassVar[str] = "held_out_loss"
 
     def attempt(self, item: Item) -> Dialogue[Score]:
-        (logprobs,) = yield [ScoreRequest(ROLE, item.example.messages)]
-        values, detail = loss_of(logprobs)
+        given, own = item.prompt[: item.given], item.prompt[item.given :]
+        heard = None if any(turn.role == "assistant" for turn in own) else item.heard
+        logprobs = yield scoring(given, [(*own, *reply_turn(item.gold))], heard)
+        values, detail = loss_of(*scored(logprobs, 1, heard))
         return Score(values, detail=detail)
-
-
-def _spec(name: str, task: ExactMatch | NumericMatch | HeldOutLoss) -> Spec:
-    """Name and parameters without the examples, which have a key of their own."""
-    params = {f.name: getattr(task, f.name) for f in fields(task) if f.name != "examples"}
-    return Spec(name, {k: list(v) if isinstance(v, tuple) else v for k, v in params.items()})

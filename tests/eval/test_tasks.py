@@ -2,13 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from eval.assess import assess, by_group
+from eval.assess import assess
 from eval.items import ITEM_SCHEMA
 from eval.metrics import METRICS
 from eval.protocol import Task
@@ -32,18 +33,52 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+def rows_for(name: str) -> tuple[Example, ...]:
+    """Rows that the task of this name can score."""
+    known: dict[str, dict[str, Any]] = {
+        "choice": {"choices": ["2", "3"], "label": 1},
+        "lowest_perplexity": {"candidates": ["none", "all"]},
+        "code": {"tests": "assert True"},
+        "instructions": {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [{}]},
+        "refusal": {"should_refuse": False},
+    }
+    return tuple(replace(each, meta={**each.meta, **known.get(name, {})}) for each in NUMBERS)
+
+
 @pytest.mark.parametrize("name", TASKS)
 def test_the_contract_of_every_task(name: str) -> None:
-    task: Task = TASKS[name](NUMBERS, limit=4)
+    rows = rows_for(name)
+    task: Task = TASKS[name](rows, limit=4)
     params = json.loads(canonical(dict(task.spec.params)))
-    assert TASKS[task.spec.name](NUMBERS, **params) == task
-    assert [item.example for item in task.items()] == list(NUMBERS[:4])
-    found = assess(task, CannedModel(lambda prompt: "5"), "key", rng())
+    assert task.spec.name == name
+    assert TASKS[name](rows, **params) == task
+    assert [item.example for item in task.items()] == list(rows[:4])
+    found = assess(
+        task, {"tuned": CannedModel(lambda prompt: "x = 5"), "judge": CannedModel(lambda _: "A")}, "key", rng()
+    )
     assert found.report.task == task.spec
-    assert set(found.report.metrics) <= set(METRICS)
+    assert set(found.report.metrics) <= set(METRICS) | {"pass@1"}
     assert {estimate.n for estimate in found.report.metrics.values()} == {4}
     assert found.table().schema == ITEM_SCHEMA
     assert "nll" in found.report.metrics
+    assert set(task.needs) >= {"tuned"}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_value_has_a_metric_or_is_read_by_one(name: str) -> None:
+    found = assess(
+        TASKS[name](rows_for(name)),
+        {"tuned": CannedModel(lambda _: "5"), "judge": CannedModel(lambda _: "A")},
+        "key",
+        rng(),
+    )
+    read = {column for each in METRICS.values() for column in each.reads} | {"pass@1"}
+    assert {row.metric for row in found.items} <= read
+
+
+def test_a_role_that_is_not_given_is_an_error() -> None:
+    with pytest.raises(InputError, match="asks models in the roles tuned, judge; not given: judge"):
+        assess(TASKS["pairwise"](NUMBERS), CannedModel([]), "key", rng())
 
 
 def test_numeric_match_end_to_end() -> None:
@@ -58,15 +93,6 @@ def test_numeric_match_end_to_end() -> None:
     rows = found.table().filter(pc.equal(found.table()["metric"], "numeric_match")).to_pylist()
     assert [(r["parsed"], r["value"]) for r in rows[6:8]] == [("7.0", 1.0), (None, 0.0)]
     assert (rows[0]["prompt"], rows[0]["gold"], rows[0]["group"]) == ("What is 0 plus 1?", "0 + 1 = 1\n#### 1", "mod 0")
-
-
-def test_by_group_shows_what_the_average_hides() -> None:
-    model = CannedModel(lambda p: str(n + 1) if (n := int(p.messages[0].content.split()[2])) % 2 else "none")
-    found = assess(NumericMatch(NUMBERS), model, "key", rng())
-    assert found.report.metrics["numeric_match"].value == 0.5
-    groups = by_group(found.table(), "numeric_match", rng())
-    assert {name: estimate.value for name, estimate in groups.items()} == {"mod 0": 0.0, "mod 1": 1.0}
-    assert groups["mod 0"].high > 0.5  # five items prove little
 
 
 def test_losses_count_tokens_and_items() -> None:
@@ -128,6 +154,7 @@ def test_gold_replies_cut_off_by_the_context_are_left_out() -> None:
     class Short(CannedModel):
         def measure(self, rows: Any, wants: Any, choices: Any = ()) -> Any:
             found = super().measure(rows, wants, choices)
+            assert isinstance(found.response_logprobs, list)
             found.response_logprobs[0] = found.response_logprobs[0][:0]
             return found
 
@@ -142,11 +169,34 @@ def test_gold_replies_cut_off_by_the_context_are_left_out() -> None:
 def test_bad_test_sets_are_refused(name: str) -> None:
     with pytest.raises(InputError, match="the test set is empty"):
         TASKS[name](()).items()
-    if name != "numeric_match":
-        with pytest.raises(InputError, match=r"test example 0 .* must end with a gold reply"):
-            TASKS[name]((Example((Message("user", "x"),), "made"),)).items()
+    answered = Example((Message("assistant", "x"),), "made")
+    with pytest.raises(InputError, match=r"test example 0 \(source 'made'\) (must|has)"):
+        TASKS[name]((answered,)).items()
+
+
+@pytest.mark.parametrize(
+    ("params", "why"),
+    [
+        ({"stop": "END"}, "stop is 'END'; give a list"),
+        ({"stop": [""]}, "empty stop string"),
+        ({"max_tokens": 0}, "max_tokens >= 1"),
+        ({"temperature": -1.0}, "temperature >= 0"),
+        ({"top_p": 0.0}, "0 < top_p <= 1"),
+        ({"limit": 0}, "limit is 0; give 1 or more"),
+        ({"limit": -3}, "limit is -3"),
+    ],
+)
+def test_parameters_that_cannot_be_are_refused(params: dict[str, Any], why: str) -> None:
+    with pytest.raises(InputError, match=rf"task 'exact_match': .*{why}"):
+        ExactMatch(NUMBERS, **params)
+
+
+def test_rows_without_a_gold_reply_are_named() -> None:
+    asked = Example((Message("user", "x"),), "made")
+    with pytest.raises(InputError, match=r"example 1 .* must end with a gold reply .* \(and 2 other rows: 3, 4\)"):
+        ExactMatch((NUMBERS[0], asked, NUMBERS[1], asked, asked)).items()
 
 
 def test_a_gold_reply_without_a_number_is_refused() -> None:
-    with pytest.raises(InputError, match=r"test example 1 has no number in its gold reply 'none'"):
-        NumericMatch((NUMBERS[0], example("q", "none")))
+    with pytest.raises(InputError, match=r"test example 1 .* has no number in its gold reply 'none'"):
+        NumericMatch((NUMBERS[0], example("q", "none"))).items()

@@ -44,7 +44,7 @@ def test_learnt_rows_are_answered_and_stopped(tiny_model_dir: Path, rows: Datase
 
 
 def test_an_adapter_gains_what_its_training_loss_says(tiny_model_dir: Path, rows: Dataset, tmp_path: Path) -> None:
-    train = tiny(method="lora", learning_rate=1e-2, epochs=40, batch_size=6, precision="float32")
+    train = tiny(tuning="lora", learning_rate=1e-2, epochs=40, batch_size=6, precision="float32")
     train(str(tiny_model_dir), rows, tmp_path / "out", 0)
     tuned = assessed(LocalModel.load(str(tiny_model_dir), dtype="float32", adapter=tmp_path / "out"))
     curve = pq.read_table(tmp_path / "out" / "loss.parquet")["loss"].to_pylist()

@@ -1,0 +1,1 @@
+"""Instructions whose following a program can verify (IFEval, Zhou et al. 2023)."""
