@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check bench bench-selection bench-client bench-warehouse clean constraints
+.PHONY: demo test check bench bench-selection bench-client bench-training bench-warehouse clean constraints
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -26,7 +26,8 @@ check: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY)
-	@status=0; for file in benchmarks/bench_*.py; do $(BIN)/python $$file || status=1; done; exit $$status
+	@status=0; for file in $(basename $(notdir $(wildcard benchmarks/bench_*.py))); do \
+	  $(BIN)/python -m benchmarks.$$file || status=1; done; exit $$status
 
 # The selection methods and the signals they read against their peers.
 bench-selection: $(READY)
@@ -36,6 +37,11 @@ bench-selection: $(READY)
 # The endpoint client against openai's own, on a server that answers in 50 ms: two and a half minutes.
 bench-client: $(READY)
 	$(BIN)/python benchmarks/bench_client.py
+
+# Training and evaluation against trl's defaults, lm-eval and inspect-ai (`pip install inspect-ai` for the last).
+bench-training: $(READY)
+	@status=0; for name in bench_training bench_evaluation agreement; do \
+	  $(BIN)/python -m benchmarks.$$name || status=1; done; exit $$status
 
 # 100 thousand, 1 million and 5 million rows through every stage: 40 minutes, 40 GB of disk.
 bench-warehouse: $(READY)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -91,7 +90,11 @@ def lineage(home: Path, text: str, as_json: bool) -> str:
         key = ancestors.find(home, text)
         nodes = ancestors.ancestry(home, [key])
         names = ancestors.model_names(home, nodes)
-    return ancestors.as_json(key, nodes) if as_json else ancestors.as_tree(key, nodes, names, {"train": asdict(Sft())})
+    return (
+        ancestors.as_json(key, nodes)
+        if as_json
+        else ancestors.as_tree(key, nodes, names, {"train": dict(Sft().spec.params)})
+    )
 
 
 def _run(home: Path, text: str) -> str | None:

@@ -51,13 +51,17 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A method as the recipe names it, what its answer keeps to, and a seed: what one selection is asked with."""
+    """A method as the recipe names it, what its answer keeps to, and a seed: what one selection is asked with.
+
+    `called` is what tables call it, where the recipe says so.
+    """
 
     name: str
     params: Mapping[str, Any]
     method: Method
     limits: Limits
     seed: int
+    called: str | None = None
 
     @property
     def budget(self) -> int:
@@ -66,7 +70,7 @@ class Choice:
     @property
     def label(self) -> str:
         """The method as tables name it: with the parameters that are not its defaults."""
-        return label(self.name, self.params)
+        return self.called or label(self.name, self.params)
 
     @property
     def title(self) -> str:
@@ -86,8 +90,8 @@ def exclude(sieve: Sieve, cleaned: Sequence[Artifact]) -> Artifact:
     Raises `InputError` where the target set and the test set share a row.
     """
     others = sieve.references
-    if "target" in others and "test" in others:
-        require_disjoint(ids_of(others["target"]), ids_of(others["test"]))
+    for name in others.keys() - {"target"} if "target" in others else ():
+        require_disjoint(ids_of(others["target"]), ids_of(others[name]))
     references = {name: artifact.key for name, artifact in others.items()}
     inputs = {"pool": sieve.pool.key, "after": cleaned[-1].key if cleaned else None, **references}
     work = Work("overlap", OVERLAP_VERSION, inputs=inputs)
@@ -153,7 +157,8 @@ def select(run: Run, question: Question, choice: Choice, length: Spec | None = N
     }
     if question.target is not None:
         inputs["target"] = question.target.key
-    params = {"method": choice.name, "params": dict(choice.params), "budget": choice.budget}
+    params: dict[str, Any] = {"method": choice.name, "params": dict(choice.params), "budget": choice.budget}
+    params |= {"called": choice.called} if choice.called else {}  # it is written into the tables
     if not choice.limits.plain:
         counted = length.key if length is not None and choice.limits.unit == "tokens" else None
         params["limits"] = {
@@ -248,12 +253,14 @@ def chosen_rows(selection: Artifact) -> Mapping[str, NDArray[Any]]:
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
-def check_clean(selections: Sequence[Artifact], pool: Artifact, test: Artifact) -> None:
+def check_clean(selections: Sequence[Artifact], pool: Artifact, held_out: Mapping[str, Artifact]) -> None:
     """Raises `RuntimeError` where a chosen row asks what a test row asks: the overlap stage must have kept it out."""
-    reader, held_out = read(pool), ids_of(test)
+    reader, tests = read(pool), {name: ids_of(each) for name, each in held_out.items()}
     samples, prompts = reader.sample_ids(), reader.prompt_ids()
     for selection in selections:
         rows = chosen_rows(selection)["row"]
-        if leaks := overlap(Ids(samples[rows].astype(np.str_), prompts[rows].astype(np.str_)), held_out):
-            key = selection.key[:12]
-            raise RuntimeError(f"{leaks.counts()} test rows are in selection {key}; nothing was trained on them")
+        chosen = Ids(samples[rows].astype(np.str_), prompts[rows].astype(np.str_))
+        for name, ids in tests.items():
+            if leaks := overlap(chosen, ids):
+                counts, key = leaks.counts(), selection.key[:12]
+                raise RuntimeError(f"{counts} rows of {name} are in selection {key}; nothing was trained on them")

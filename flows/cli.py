@@ -94,6 +94,17 @@ def run(
 
 
 @app.command()
+def evaluate(
+    recipe: Annotated[Path, typer.Argument(help="A recipe with `models` and `tasks`, YAML.")],
+    overrides: Overrides = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Examine models as they are on a recipe's tasks, each compared with the first; nothing is tuned."""
+    run_job(recipe, overrides, home, as_json, "evaluate")
+
+
+@app.command()
 def advise(
     recipe: Annotated[Path, typer.Argument(help="A recipe with `advise`, YAML.")],
     overrides: Overrides = None,
@@ -360,6 +371,28 @@ def pool_sample(
     from flows.pool_verbs import Wish, sample
 
     typer.echo(sample(existing(home), name, Wish(n, seed, source, dropped, where), as_json))
+
+
+@pool.command("split")
+def pool_split(
+    name: PoolName,
+    out: Annotated[Path, typer.Argument(help="A folder to write: a .jsonl file for every level that has rows.")],
+    category: Annotated[str, typer.Option("--category", help="What names a row's category: a column or meta key.")] = (
+        "source"
+    ),
+    task: Annotated[str, typer.Option("--task", help="What names a row's task.")] = "family",
+    categories: Annotated[float, typer.Option("--categories", help="Share of the categories to hold out.")] = 0.1,
+    tasks: Annotated[float, typer.Option("--tasks", help="Share of each other category's tasks to hold out.")] = 0.1,
+    instances: Annotated[float, typer.Option("--instances", help="Share of each other task's rows to hold out.")] = 0.1,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed holds others out.")] = 0,
+    home: Home = None,
+) -> None:
+    """Write a pool as rows to train on and rows held out: whole categories, whole tasks, and instances."""
+    from eval.splits import Shares
+    from flows.pool_split import Wanted, split_pool
+
+    wanted = Wanted(category, task, Shares(categories, tasks, instances), seed)
+    typer.echo(split_pool(existing(home), name, out, wanted))
 
 
 @pool.command("materialize")

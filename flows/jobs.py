@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flows import race
+from flows import evaluate, race
 from flows.advice import advise
 from flows.advice.outcome import AdviceOutcome
 from flows.outcome import Outcome, RaceOutcome
@@ -28,6 +28,7 @@ JOBS = {
     "run": RACE,
     "demo": RACE,
     "scheduled": RACE,
+    "evaluate": Job(evaluate.check, evaluate.evaluate, RaceOutcome),
     "advise": Job(advise.check, advise.advise, AdviceOutcome),
     "synth": Job(job.check, job.synth, SynthOutcome),
     "scorers": Job(scorers.check, scorers.scorers, ScorerOutcome),

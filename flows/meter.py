@@ -47,6 +47,7 @@ class Meter:
     allowed         names of other models than the representation's whose own code may run
     names           name and template by fingerprint, of all models that a spec was made of
     warmed          key and folder of the warm-up runs that gradients are compared at, by what they were asked with
+    original        what `base` was pruned from, where the run prunes it: what a damaged model is compared with
     """
 
     representation: Representation
@@ -54,6 +55,7 @@ class Meter:
     allowed: frozenset[str] = frozenset()
     names: dict[str, tuple[str, str]] = field(default_factory=dict)
     warmed: dict[str, tuple[str, Path]] = field(default_factory=dict)
+    original: str | None = None
 
     @property
     def name(self) -> str:
@@ -89,8 +91,10 @@ class Meter:
                 chosen = self.representation
                 return Spec(wanted, scorers | {"max_length": chosen.max_length, "dtype": chosen.dtype})
             case "degradation":
-                damaged = self._known(_required(given, "damaged", "paser"))
-                return Spec(wanted, self._pass(self.own(given["whole"]), "tulu") | {"damaged": damaged})
+                pruned = self.base if self.original is not None else None
+                damaged = self._known(_required({"damaged": given["damaged"] or pruned}, "damaged", "paser"))
+                whole = self.own(given["whole"] or self.original)
+                return Spec(wanted, self._pass(whole, "tulu") | {"damaged": damaged})
             case "gradient" | "target_gradient":
                 return self._gradient(wanted, given)
             case _:

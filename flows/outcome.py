@@ -78,11 +78,12 @@ class RaceOutcome(Outcome):
     report: str | None
     selections: Sequence[Json]
     results: Sequence[Json] = ()
+    control: str = "balanced_random"
     out: str | None = None
     notes: Sequence[str] = ()
 
     def found(self) -> list[str]:
-        return [rendered(_table(self.results))] if self.results else []
+        return [rendered(_table(self.results, self.control))] if self.results else []
 
     def places(self) -> list[str]:
         lines = list(self.notes)
@@ -93,7 +94,9 @@ class RaceOutcome(Outcome):
         return lines
 
     def query(self) -> str:
-        key = self.selections[0]["key"] if self.selections else ""
+        if not self.selections:
+            return "SELECT method, task, metric, value, low, high, n, verdict FROM results"
+        key = self.selections[0]["key"]
         where = f" WHERE selection = '{key}'" if len(self.selections) == 1 else ""
         return f"SELECT method, source, count(*) AS n FROM selected{where} GROUP BY ALL ORDER BY method, n DESC"
 
@@ -130,15 +133,15 @@ def _flat(result: Json) -> dict[str, str]:
         "method": f"{result['method']} {result['budget'] or ''}".strip(),
         "metric": result["metric"],
         "value [95 %]": interval(result),
-        "minus balanced random": _difference(result["versus_balanced_random"]),
+        "minus the control": _difference(result["versus_control"]),
         "verdict": result["verdict"] or "",
         "task": result["task"],
         "n": str(result["n"]),
     }
 
 
-def _table(results: Sequence[Json]) -> Table:
-    table = Table(title="95 % intervals; differences are paired with balanced random by item and seed")
+def _table(results: Sequence[Json], control: str) -> Table:
+    table = Table(title=f"95 % intervals; differences are paired with {escape(control)} by item and seed")
     for column in ("method", "budget", "task", "metric"):
         table.add_column(column)
     for column in ("value", "n", "difference", "verdict"):
@@ -153,7 +156,7 @@ def _table(results: Sequence[Json]) -> Table:
             str(result["metric"]),
             interval(result),
             str(result["n"]),
-            _difference(result["versus_balanced_random"]),
-            str(result.get("verdict") or ""),
+            _difference(result["versus_control"]),
+            str(result.get("verdict") or ("the control" if result["method"] == control else "")),
         )
     return table

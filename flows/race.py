@@ -1,17 +1,22 @@
 """The race: one pool, one target, many arms (method × budget × seed), one table of what each gained."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from flows import assess, sources
 from flows import clean as cleaning
-from flows import sources
-from flows.assess import assess, task
+from flows import course as courses
+from flows.assess import Examiner
 from flows.choose import Choice, Question, check_budget, check_clean, exclude, select
 from flows.compare import Arm, compare, rows_of
+from flows.contaminated import Leaks, contamination
+from flows.course import Course
 from flows.describe import describe
 from flows.engine import Engine
+from flows.exams import Exams, sets_of
 from flows.measure import cost, measure
 from flows.meter import Meter, passes
 from flows.outcome import RaceOutcome
@@ -21,7 +26,7 @@ from flows.report.write import NAME
 from flows.run import Listener, Run, begun
 from flows.sieve import Sieve
 from flows.synth.stage import Kitchen
-from flows.tune import train, trainer
+from flows.tune import Start, start_of, trainer
 from flows.warmup import warm_up
 from flows.workers import Workers
 from models.fingerprint import TINY, fetch
@@ -34,6 +39,7 @@ from warehouse.records import Rows, Spec
 from warehouse.store import Artifact
 
 CONTROL = "balanced_random"
+BASE = "base model"
 EXAMPLES = {"methods": "methods: [balanced_random, rds_plus]", "budgets": "budgets: [1000]"}
 
 
@@ -47,25 +53,48 @@ def check_race(recipe: Recipe) -> None:
 
 def check(recipe: Recipe) -> None:
     """Raise `InputError` for all that can be known to be wrong before work starts: names, parameters, models, files."""
-    for choice in choices(recipe, meter_of(recipe)):
+    if not recipe.pool:
+        raise InputError("the recipe has no candidates: give `pool`")
+    asked = choices(recipe, meter_of(recipe))
+    _check_labels(asked, recipe)
+    for choice in asked:
         if choice.method.compares and not recipe.target:
             raise InputError(f"method {choice.name!r} compares rows with a target set: give `target`")
-    for given in (recipe.pool, recipe.target, recipe.test):
+    later = courses.rows_of(recipe.train).values() if recipe.train else ()
+    for given in (recipe.pool, recipe.target, *sets_of(recipe).values(), *later):
         sources.check_all(given, recipe)
-    cleaning.check(recipe.filters, [name for name in ("target", "test") if getattr(recipe, name)])
+    cleaning.check(recipe.filters, [*(["target"] if recipe.target else []), *sets_of(recipe)])
     counter(fetch(tokenizer_of(recipe)))
     if recipe.train is not None:
         trainer(recipe.train)
         fetch(recipe.train.base, trust_remote_code=recipe.train.trust_remote_code)
-    for entry in recipe.tasks:
-        task(entry, ())
+    courses.check(recipe)
+    assess.check(recipe)
 
 
-def meter_of(recipe: Recipe) -> Meter:
-    """What measures the signals of the recipe's methods. Raises `InputError` for a model that is not there."""
+def _check_labels(asked: Sequence[Choice], recipe: Recipe) -> None:
+    """Raise `InputError` for two methods that results would call the same, and for the names of other arms."""
+    first = [choice for choice in asked if (choice.limits, choice.seed) == (asked[0].limits, asked[0].seed)]
+    labels = Counter(choice.label for choice in first)
+    if twice := [label for label, n in labels.items() if n > 1]:
+        raise InputError(f"several methods are called {', '.join(twice)}: give them different `label`s")
+    taken = {BASE} | {merged_name(label, recipe) for label in labels if merged_name(label, recipe) != label}
+    if found := sorted(taken & set(labels)):
+        raise InputError(f"a method cannot be called {', '.join(found)}: another arm is")
+
+
+def meter_of(recipe: Recipe, start: str | None = None) -> Meter:
+    """What measures the signals of the recipe's methods. Raises `InputError` for a model that is not there.
+
+    `start` is the pruned base, once it is there; before, the base stands for it.
+    """
     train = recipe.train
-    allowed = frozenset([train.base]) if train is not None and train.trust_remote_code else frozenset[str]()
-    meter = Meter(recipe.representation, train.base if train else None, allowed)
+    if train is None:
+        meter = Meter(recipe.representation)
+    else:
+        models = [train.base] if start is None else [train.base, start]
+        allowed = frozenset(models) if train.trust_remote_code else frozenset[str]()
+        meter = Meter(recipe.representation, models[-1], allowed, original=train.base if train.prune else None)
     meter.spec()
     return meter
 
@@ -75,7 +104,7 @@ def choices(recipe: Recipe, meter: Meter) -> list[Choice]:
     methods = [build(entry.name, entry.params, meter.fill) for entry in recipe.methods]
     limits = [Limits(budget, recipe.budget_unit, recipe.caps, recipe.floors) for budget in recipe.budgets]
     return [
-        Choice(entry.name, entry.params, method, each, seed)
+        Choice(entry.name, entry.params, method, each, seed, entry.label)
         for entry, method in zip(recipe.methods, methods, strict=True)
         for each in limits
         for seed in recipe.seeds
@@ -85,6 +114,12 @@ def choices(recipe: Recipe, meter: Meter) -> list[Choice]:
 def tokenizer_of(recipe: Recipe) -> str:
     """The model whose tokens count: the one that is tuned, else the one that represents rows."""
     return recipe.train.base if recipe.train else recipe.representation.model or TINY
+
+
+def merged_name(label: str, recipe: Recipe) -> str:
+    """What results call the arm of merged checkpoints of a method."""
+    merge = recipe.train.merge if recipe.train else None
+    return f"{label}, {merge.name} of {len(recipe.seeds)} seeds" if merge else label
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,33 +132,47 @@ class Race:
     workers: Workers
     meter: Meter
     kitchen: Kitchen
+    start: Start | None = None
+    """The weights that training starts from, once `begun`."""
 
     @classmethod
     def of(cls, recipe: Recipe, run: Run, engine: Engine, workers: Workers) -> "Race":
         return cls(recipe, run, engine, workers, meter_of(recipe), Kitchen.of(recipe))
 
-    def question(self) -> tuple[Question, Artifact | None]:
-        """The ingested pool and target, what may not be chosen, and the test set."""
-        wanted = {"pool": self.recipe.pool, "target": self.recipe.target, "test": self.recipe.test}
-        named = {name: given for name, given in wanted.items() if given}
-        steps = [
-            (
-                f"prepare {name}",
-                partial(self._prepare, name, given),
-            )
-            for name, given in named.items()
-        ]
-        ready = dict(zip(named, self.engine.map(steps), strict=True))
-        references = {name: artifact for name, artifact in ready.items() if name != "pool"}
-        sieve = Sieve(self.run, ready["pool"], references, self.workers, self.meter)
+    def question(self) -> tuple[Question, Exams]:
+        """The ingested pool and target, what may not be chosen, and what is examined with."""
+        sets = sets_of(self.recipe)
+        wanted = {"pool": self.recipe.pool, "target": self.recipe.target, **sets}
+        ready = self.prepared({name: given for name, given in wanted.items() if given})
+        exams = Exams({name: ready[name] for name in sets})
+        if self.recipe.train is not None:
+            self.examiner(exams).check(assess.voice_of_checkpoint(None, self.recipe.train))
+        references = {"target": ready["target"]} if "target" in ready else {}
+        sieve = Sieve(self.run, ready["pool"], references | exams.held_out, self.workers, self.meter)
         self.engine.call("count tokens", partial(describe, sieve, tokenizer_of(self.recipe)))
         cleaned = self.engine.call("clean", partial(cleaning.clean, sieve, self.recipe.filters))
         candidates = self.engine.call("overlap", partial(exclude, sieve, cleaned))
-        return Question(ready["pool"], ready.get("target"), candidates), ready.get("test")
+        return Question(ready["pool"], ready.get("target"), candidates), exams
+
+    def prepared(self, named: Mapping[str, Sequence[Source]]) -> dict[str, Artifact]:
+        """The ingested rows of each of the sets, by name."""
+        steps = [(f"prepare {name}", partial(self._prepare, name, given)) for name, given in named.items()]
+        return dict(zip(named, self.engine.map(steps), strict=True))
 
     def _prepare(self, name: str, given: Sequence[Source]) -> Artifact:
         full_name = f"{self.recipe.name} {name}"
         return sources.prepare(self.run, full_name, given, self.data, self.kitchen, self.workers)
+
+    def begun(self) -> "Race":
+        """This race with the weights that its training starts from: a pruned base is the base of all that follows."""
+        train = self.recipe.train
+        if train is None or self.start is not None:
+            return self
+        if train.prune is None:
+            return replace(self, start=Start.of(train))
+        start = self.engine.call("prune", partial(start_of, self.run, train, self.workers))
+        recipe = self.recipe.model_copy(update={"train": train.model_copy(update={"base": start.model, "prune": None})})
+        return replace(self, recipe=recipe, meter=meter_of(self.recipe, start.model), start=start)
 
     @property
     def data(self) -> Path:
@@ -167,7 +216,8 @@ class Race:
         for choice in {choice.label: choice for choice in choices}.values():
             parts = [cost(self.run, each[0], pool, rows) for each in passes(choice.method.reads.values())]
             parts += self.meter.warmup_costs(choice.method.reads.values())
-            found[choice.label] = {name: sum(part.get(name, 0.0) for part in parts) for name in ("seconds", "flops")}
+            total = {name: sum(part.get(name, 0.0) for part in parts) for name in ("seconds", "flops")}
+            found |= {choice.label: total, merged_name(choice.label, self.recipe): total}
         return found
 
     def selections(self, question: Question, choices: Sequence[Choice]) -> list[Artifact]:
@@ -182,25 +232,75 @@ class Race:
         length = self.length if self.recipe.budget_unit == "tokens" else None
         return [select(self.run, question, choice, length) for choice in choices]
 
+    def leaks(self, question: Question, exams: Exams) -> Leaks | None:
+        """What the candidates give away of the test rows; None where all tasks bring their own from elsewhere."""
+        if not exams.held_out:
+            return None
+        work = partial(contamination, self.run, question, exams.held_out, self.workers)
+        return self.engine.call("contamination", work)
+
+    def examiner(self, exams: Exams) -> Examiner:
+        """What assesses the models of this run."""
+        return Examiner(self.run, self.recipe, exams, self.kitchen, self.workers)
+
+    def course(self, exams: Exams) -> Course:
+        """How the arms of this run are trained; the rows of later stages are prepared."""
+        train, start = self.recipe.train, self.start
+        assert train is not None
+        assert start is not None  # arms are asked for where the recipe trains, once it has begun
+        rows = self.prepared(courses.rows_of(train))
+        steps = [
+            (f"prepare {name}", partial(courses.pairs, self.run, f"prepare {name}", stage, self.data, exams.held_out))
+            for name, stage in courses.stages(train).items()
+            if name not in rows
+        ]
+        pairs = dict(zip([title.removeprefix("prepare ") for title, _ in steps], self.engine.map(steps), strict=True))
+        sets = tuple((rows | pairs)[name] for name in courses.stages(train))
+        return Course(self.run, train, start, sets, exams.held_out, self.workers)
+
     def arms(
-        self, question: Question, test: Artifact, choices: Sequence[Choice], chosen: Sequence[Artifact]
+        self, question: Question, exams: Exams, choices: Sequence[Choice], chosen: Sequence[Artifact]
     ) -> list[Arm]:
         """Every arm tuned and assessed, and the untouched base model as the arm that trains on nothing."""
-        check_clean(chosen, question.pool, test)
-        steps: list[tuple[str, Callable[[], Arm]]] = [("base model", partial(self._base, test))]
+        check_clean(chosen, question.pool, exams.held_out)
+        examiner, course = self.examiner(exams), self.course(exams)
+        if self.recipe.budget_unit == "rows" and (said := course.advice(self.recipe.budgets)):
+            self.run.listener.say(said)
+        steps: list[tuple[str, Callable[[], Arm]]] = [("base model", partial(self._base, examiner))]
         for choice, selection in zip(choices, chosen, strict=True):
-            steps.append((choice.title, partial(self._arm, choice.title, choice, selection, test)))
-        return self.engine.map(steps)
+            steps.append((choice.title, partial(self._arm, choice, selection, examiner, course)))
+        arms = self.engine.map(steps)
+        return arms + self.merged(arms, examiner, course)
 
-    def _arm(self, name: str, choice: Choice, selection: Artifact, test: Artifact) -> Arm:
-        assert self.recipe.train is not None  # arms are asked for where the recipe trains
-        tuned = train(self.run, f"train {name}", self.recipe.train, selection, choice.seed, self.workers)
-        assessed = assess(self.run, f"assess {name}", self.recipe, tuned, test, self.workers)
-        return Arm(choice.label, choice.budget, choice.seed, selection, tuned, tuple(assessed))
+    def _arm(self, choice: Choice, selection: Artifact, examiner: Examiner, course: Course) -> Arm:
+        *before, tuned = course(choice.title, selection, choice.seed)
+        assessed = tuple(examiner(f"assess {choice.title}", tuned))
+        return Arm(choice.label, choice.budget, choice.seed, selection, tuned, assessed, tuple(before))
 
-    def _base(self, test: Artifact) -> Arm:
-        assessed = assess(self.run, "assess base model", self.recipe, None, test, self.workers)
-        return Arm("base model", 0, 0, None, None, tuple(assessed))
+    def merged(self, arms: Sequence[Arm], examiner: Examiner, course: Course) -> list[Arm]:
+        """One more arm per method and budget, where the recipe merges: the checkpoints of all seeds as one."""
+        if course.chosen.merge is None:
+            return []
+        groups: dict[tuple[str, int], list[Arm]] = {}
+        for arm in arms:
+            if arm.checkpoint is not None:
+                groups.setdefault((arm.method, arm.budget), []).append(arm)
+        steps = [(f"merge {name} {budget}", partial(self._merged, group, examiner, course))
+                 for (name, budget), group in groups.items()]  # fmt: skip
+        return [arm for merged in self.engine.map(steps) for arm in merged]
+
+    def _merged(self, group: Sequence[Arm], examiner: Examiner, course: Course) -> list[Arm]:
+        """The arm of a merged model: it stands for every seed, so that seeds are paired, and is paid for once."""
+        name, budget = merged_name(group[0].method, self.recipe), group[0].budget
+        tuned = [arm.checkpoint for arm in group if arm.checkpoint is not None]
+        merged = course.merged(f"{name} {budget}", tuned, self.recipe.seed)
+        before = (*(each for arm in group for each in arm.before), *tuned)
+        assessed = tuple(examiner(f"assess {name} {budget}", merged))
+        first, *others = (Arm(name, budget, arm.seed, arm.selection, None, assessed) for arm in group)
+        return [replace(first, checkpoint=merged, before=before), *others]
+
+    def _base(self, examiner: Examiner) -> Arm:
+        return Arm(BASE, 0, 0, None, None, tuple(examiner("assess base model", None)))
 
 
 def race(
@@ -221,7 +321,8 @@ def race(
 
 
 def _stages(race: Race, ui: str | None) -> RaceOutcome:
-    question, test = race.question()
+    question, exams = race.question()
+    race = race.begun()
     race.warmed(question)
     asked = choices(race.recipe, race.meter)
     if race.recipe.budget_unit == "rows":
@@ -229,11 +330,12 @@ def _stages(race: Race, ui: str | None) -> RaceOutcome:
     race.measured(question, asked)
     chosen = race.selections(question, asked)
     results: list[dict[str, object]] = []
-    if race.recipe.train is not None and test is not None:
-        arms = race.arms(question, test, asked, chosen)
+    if race.recipe.train is not None:
+        arms = race.arms(question, exams, asked, chosen)
         costs = race.costs(question, asked)
-        compared = race.engine.call("compare", partial(compare, race.run, arms, CONTROL, costs, race.recipe.seed))
-        results = rows_of(compared)
+        leaks = race.leaks(question, exams)
+        work = partial(compare, race.run, arms, CONTROL, costs, race.recipe.seed, leaks)
+        results = rows_of(race.engine.call("compare", work))
     return RaceOutcome(
         run=race.run.log.run,
         home=str(race.run.store.home),

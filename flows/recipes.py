@@ -21,6 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from flows.overrides import apply
+from flows.scale_recipe import Scale
 from models.endpoint.spec import EndpointSpec
 from warehouse.errors import InputError
 
@@ -46,6 +48,7 @@ class Named(BaseModel):
 
 
 Entry = Annotated[Named, BeforeValidator(_named)]
+LABEL = r"^[a-z0-9][a-z0-9_-]*$"
 
 
 class Source(_Part):
@@ -79,6 +82,12 @@ class Source(_Part):
         return self
 
 
+class MethodEntry(Named):
+    """A selection method, its parameters beside its name."""
+
+    label: str | None = Field(None, description="what results call it; default its name with its parameters")
+
+
 class Representation(_Part):
     """What turns a row into a vector: hidden states of a language model (RDS+ pooling), or an encoder."""
 
@@ -110,12 +119,25 @@ class Clean(Named):
 Filter = Annotated[Clean, BeforeValidator(_named)]
 
 
+class Stage(_Part):
+    """A further stage of training, from the weights of the stage before, on rows of its own."""
+
+    trainer: str = Field("sft", description="name of the trainer; `dpo` learns from preference pairs")
+    params: dict[str, Any] = Field(default_factory=dict, description="parameters of the trainer")
+    rows: list[Source] = Field(min_length=1, description="rows or, for `dpo`, pairs that it trains on")
+    replay: float = Field(0, ge=0, le=1, description="share of the selection's rows that it trains on once more")
+
+
 class Train(_Part):
-    """How a model is tuned on each selection."""
+    """How a model is tuned on each selection, and what is done with the results."""
 
     base: str = Field("winnow-tiny", description="path or hub name of the base model")
+    prune: float | None = Field(None, gt=0, lt=1, description="share of its weights set to zero before all else")
     trainer: str = Field("sft", description="name of the trainer")
     params: dict[str, Any] = Field(default_factory=dict, description="parameters of the trainer")
+    then: list[Stage] = Field(default_factory=list, description="further stages, each from the weights of the last")
+    merge: Entry | None = Field(None, description="way in which the seeds' checkpoints become one more arm")
+    scale: Scale | None = Field(None, description="workers that share each training run")
     trust_remote_code: bool = Field(False, description="run code that comes with the model")
 
 
@@ -169,6 +191,48 @@ class Scorers(_Part):
     trust_remote_code: bool = Field(False, description="run code that comes with these models")
 
 
+class Task(Named):
+    """An evaluation task, its parameters beside its name: over the recipe's `test`, or over rows of its own."""
+
+    label: str | None = Field(None, pattern=LABEL, description="what results call it; default its name")
+    rows: list[Source] = Field(default_factory=list, description="its own test rows; default those of `test`")
+    shots_from: list[Source] = Field(default_factory=list, description="rows that worked examples are taken from")
+    models: dict[str, Entry] = Field(
+        default_factory=dict, description="model of each role beside the tuned one, such as `judge`"
+    )
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
+
+    @property
+    def brings_rows(self) -> bool:
+        """Whether it is asked for by name of a library that has the rows."""
+        return self.name == "suite" and "ask" not in self.params
+
+
+TaskEntry = Annotated[Task, BeforeValidator(_named)]
+
+
+class Examined(_Part):
+    """A model that `winnow evaluate` examines."""
+
+    name: str = Field(description="path, hub name, or `checkpoint:` and the beginning of a checkpoint's key")
+    label: str | None = Field(None, description="what results call it; default its name")
+    template: str = Field("own", description="chat format it is asked in: its own, or tulu, grape, raw")
+    max_length: int = Field(2048, gt=0, description="tokens of a prompt and its reply that it may see")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="precision of its forward pass")
+    revision: str = Field("main", description="revision of a hub model")
+    trust_remote_code: bool = Field(False, description="run code that comes with the model")
+
+    @property
+    def title(self) -> str:
+        return self.label or self.name
+
+
+ExaminedEntry = Annotated[Examined, BeforeValidator(_named)]
+
+
 class Spend(_Part):
     """What one run may spend at endpoints, over all of them; what is over it is asked for by a later run."""
 
@@ -187,7 +251,7 @@ class Recipe(_Part):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="lower-case letters, digits and hyphens")
     data: str = Field(".", description="folder that relative paths of sources start at; relative to the recipe file")
-    pool: list[Source] = Field(min_length=1, description="the candidates")
+    pool: list[Source] = Field(default_factory=list, description="the candidates; only `evaluate` does without")
     target: list[Source] = Field(default_factory=list, description="examples of what should get better")
     test: list[Source] = Field(default_factory=list, description="rows that evaluate; never shown to a method")
     clean: list[Filter] = Field(
@@ -200,7 +264,9 @@ class Recipe(_Part):
     representation: Representation = Field(
         default_factory=lambda: Representation(model="winnow-tiny"), description="what turns a row into a vector"
     )
-    methods: list[Entry] = Field(default_factory=list, description="selection methods, by name or with parameters")
+    methods: list[Annotated[MethodEntry, BeforeValidator(_named)]] = Field(
+        default_factory=list, description="selection methods: a name, or a name with parameters and `label` beside it"
+    )
     budgets: list[Annotated[int, Field(gt=0)]] = Field(default_factory=list, description="rows (or tokens) to choose")
     budget_unit: Literal["rows", "tokens"] = Field("rows", description="what `budgets`, `caps` and `floors` count")
     caps: dict[str, float] = Field(
@@ -212,7 +278,12 @@ class Recipe(_Part):
         default_factory=lambda: [0], min_length=1, description="one arm each"
     )
     train: Train | None = Field(None, description="how a model is tuned on each selection")
-    tasks: list[Entry] = Field(default_factory=list, description="evaluation tasks over `test`")
+    tasks: list[TaskEntry] = Field(
+        default_factory=list, description="evaluation tasks: a name, a name with parameters, or `file`: a task file"
+    )
+    models: list[ExaminedEntry] = Field(
+        default_factory=list, description="models that `winnow evaluate` examines; others are compared with the first"
+    )
     advise: Advise | None = Field(None, description="what `winnow advise` is asked")
     scorers: Scorers | None = Field(None, description="what `winnow scorers` makes scorers of")
     endpoints: dict[str, EndpointSpec] = Field(
@@ -239,14 +310,26 @@ class Recipe(_Part):
 
     @model_validator(mode="after")
     def _whole(self) -> "Recipe":
-        if self.train is not None and not (self.tasks and self.test):
+        if self.train is not None and not self.tasks:
             raise ValueError("`train` needs `test` and `tasks`: a model that is not evaluated proves nothing")
-        if self.tasks and self.train is None:
-            raise ValueError("`tasks` needs `train`")
+        if homeless := [each.title for each in self.tasks if not (each.rows or self.test or each.brings_rows)]:
+            raise ValueError(f"`train` needs `test` and `tasks`: {', '.join(homeless)} has no rows of its own")
+        titles = [task.title for task in self.tasks]
+        if "overall" in titles:
+            raise ValueError("no task may be called overall: the mean over tasks is")
+        if twice := sorted({title for title in titles if titles.count(title) > 1}):
+            raise ValueError(f"several tasks are called {', '.join(twice)}: give each a `label`")
+        if self.tasks and self.train is None and not self.models:
+            raise ValueError("`tasks` needs `train`, or `models` that are examined as they are")
         for name in ("budgets", "seeds"):
             values = getattr(self, name)
             if len(set(values)) != len(values):
                 raise ValueError(f"`{name}` names a value twice: {values}")
+        labels = [each.label for each in self.methods if each.label is not None]
+        if twice := sorted({label for label in labels if labels.count(label) > 1}):
+            raise ValueError(f"several methods are called {', '.join(twice)}: give each a `label` of its own")
+        if not self.pool and not self.models:
+            raise ValueError("`pool` is missing: give the sources of the candidates")
         return self
 
 
@@ -272,12 +355,31 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{path}: expected a mapping with the keys {', '.join(Recipe.model_fields)}")
     tree.setdefault("data", ".")
     tree["data"] = str((path.parent / str(tree["data"])).resolve())
+    _read_task_files(tree, path.parent)
     for override in overrides:
-        _override(tree, override)
+        apply(override, tree)
+        _read_task_files(tree, path.parent)
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
         raise InputError(_explain(error, path, node, overrides)) from error
+
+
+def _read_task_files(tree: dict[str, Any], folder: Path) -> None:
+    if isinstance(tree.get("tasks"), list):
+        tree["tasks"] = [_from_file(each, folder) for each in tree["tasks"]]
+
+
+def _from_file(entry: Any, folder: Path) -> Any:
+    """An entry of `tasks` that names a task file with what the file says; what stands beside `file` goes before."""
+    if not isinstance(entry, dict) or "file" not in entry:
+        return entry
+    from eval.files import load_task
+
+    own = {name: value for name, value in entry.items() if name != "file"}
+    if "name" in own:
+        raise InputError(f"tasks: give either `name` or `file`, found both ({own['name']}, {entry['file']})")
+    return load_task(folder / str(entry["file"])).entry | own
 
 
 def parse(tree: Mapping[str, Any]) -> Recipe:
@@ -288,51 +390,6 @@ def parse(tree: Mapping[str, Any]) -> Recipe:
 def dump(recipe: Recipe) -> str:
     """The whole recipe as YAML, defaults included."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def _override(tree: dict[str, Any], override: str) -> None:
-    key, mark, text = override.partition("=")
-    if not mark or not key:
-        raise InputError(
-            f"override {override!r}: expected key=value, for instance budgets=[500] or train.params.epochs=2"
-        )
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"override {override!r}: the value is not valid YAML") from error
-    if key == "data":
-        value = str(Path(str(value)).expanduser().resolve())  # what a user types is relative to where they are
-    place: Any = tree
-    *path, last = key.split(".")
-    for step in path:
-        place = _step(place, step, override)
-    if isinstance(place, list):
-        place[_index(place, last, override)] = value
-    elif isinstance(place, dict):
-        place[last] = value
-    else:
-        raise InputError(f"override {override!r}: {'.'.join(path)} is a plain value, it has no part {last!r}")
-
-
-def _step(place: Any, step: str, override: str) -> Any:
-    if isinstance(place, list):
-        index = _index(place, step, override)
-        if isinstance(place[index], str):
-            place[index] = {"name": place[index]}
-        return place[index]
-    if isinstance(place, dict):
-        if place.get(step) is None:
-            place[step] = {}
-        return place[step]
-    raise InputError(f"override {override!r}: nothing can be set below {step!r}")
-
-
-def _index(place: Sequence[Any], step: str, override: str) -> int:
-    if not step.isdigit() or int(step) >= len(place):
-        raise InputError(
-            f"override {override!r}: {step!r} is not a position in a list of {len(place)} (0 is the first)"
-        )
-    return int(step)
 
 
 def _explain(error: ValidationError, path: Path, node: yaml.Node | None, overrides: Sequence[str]) -> str:
@@ -374,7 +431,8 @@ def _line(node: yaml.Node | None, loc: Sequence[Any]) -> int:
 _PARTS: dict[str, type[BaseModel]] = {
     "pool": Source, "target": Source, "test": Source, "representation": Representation, "train": Train,
     "advise": Advise, "pilots": Pilots, "scorers": Scorers, "seeds": Source,
-    "endpoints": EndpointSpec, "spend": Spend,
+    "endpoints": EndpointSpec, "spend": Spend, "rows": Source, "shots_from": Source,
+    "then": Stage, "scale": Scale, "models": Examined,
 }  # fmt: skip
 
 

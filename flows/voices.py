@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -25,7 +26,7 @@ LOADED = 2  # models a worker keeps
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """A language model of this machine by path or hub name, and how it is asked."""
+    """A language model of this machine by path or hub name, and how it is asked; `adapter` is merged into it."""
 
     name: str
     template: str = "own"
@@ -33,11 +34,12 @@ class Local:
     dtype: str = "float32"
     revision: str = "main"
     trust_remote_code: bool = False
+    adapter: str | None = None
 
     @property
     def fingerprint(self) -> str:
         """Changes with whatever changes a reply: weights, format, length, precision."""
-        model = of_model(self.name, self.template, None, self.revision)
+        model = of_model(self.name, self.template, self._adapter, self.revision)
         return digest(canonical({"model": model, "max_length": self.max_length, "dtype": self.dtype}))
 
     def check(self) -> None:
@@ -54,7 +56,31 @@ class Local:
             dtype=self.dtype,
             revision=self.revision,
             trust_remote_code=self.trust_remote_code,
+            adapter=self._adapter,
         )
+
+    def loaded(self) -> LanguageModel:
+        """The model in this process: loaded once for all that ask it, and known by the fingerprint of this voice."""
+        model: LanguageModel = Known(_loaded(self), self.fingerprint)
+        return model
+
+    @property
+    def _adapter(self) -> Path | None:
+        return Path(self.adapter) if self.adapter else None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A language model under the fingerprint of how it is asked: length and precision are a part of it."""
+
+    model: LanguageModel
+    fingerprint: str
+
+    def complete(self, prompts: Sequence[Prompt]) -> Sequence[Completion]:
+        return self.model.complete(prompts)
+
+    def measure(self, rows: Sequence[Messages], wants: frozenset[Want], choices: Sequence[int] = ()) -> Measures:
+        return self.model.measure(rows, wants, choices)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from warehouse import ask, tables
 from warehouse.errors import InputError
@@ -53,7 +54,9 @@ EMPTIES: dict[str, pa.Schema] = {
     "artifacts/train/empty/losses.parquet": tables.LOSSES,
     "artifacts/evaluate/empty/evaluation.parquet": tables.EVALUATION,
     "artifacts/evaluate/empty/eval_items.parquet": tables.EVAL_ITEMS,
+    "artifacts/contamination/empty/contaminated.parquet": tables.CONTAMINATED,
     "artifacts/compare/empty/results.parquet": tables.RESULTS,
+    "artifacts/compare/empty/efficiency.parquet": tables.EFFICIENCY,
     "runs/empty/run.parquet": tables.RUN,
     "runs/empty/end.parquet": tables.RUN_END,
     "runs/empty/stage-empty.parquet": tables.STAGE,
@@ -86,7 +89,7 @@ def rebuild(home: Path) -> None:
     """Build the catalogue as a new file and put it in place in one step; readers of the old file are not disturbed."""
     for name, schema in EMPTIES.items():
         file = home / name
-        if not file.exists():
+        if not file.exists() or pq.read_schema(file) != schema:  # an older version's lacks the columns of today
             file.parent.mkdir(parents=True, exist_ok=True)
             draft = file.with_name(f".{uuid.uuid4().hex}")
             write_rows(draft, schema, [])

@@ -91,7 +91,7 @@ CHECKPOINT = _schema(
 )  # fmt: skip
 LOSSES = _schema(
     checkpoint=STRING, step=INT, epoch=FLOAT, loss=FLOAT, learning_rate=FLOAT, gradient_norm=FLOAT, tokens=INT,
-    seconds=FLOAT,
+    seconds=FLOAT, margin=FLOAT, accuracy=FLOAT,
 )  # fmt: skip
 EVALUATION = _schema(
     evaluation=STRING, checkpoint=STRING, task=STRING, spec=STRING, params=STRING, metric=STRING, value=FLOAT,
@@ -100,12 +100,24 @@ EVALUATION = _schema(
 EVAL_ITEMS = _schema(
     evaluation=STRING, checkpoint=STRING, task=STRING, item_id=STRING, group=STRING, metric=STRING, value=FLOAT,
     prompt=STRING, reply=STRING, parsed=STRING, gold=STRING, n_tokens=INT, finish_reason=STRING, prompt_hash=STRING,
-    doc_hash=STRING, target_hash=STRING,
+    doc_hash=STRING, target_hash=STRING, repeat=INT, cluster=STRING, ability=STRING, level=STRING, source=STRING,
+    language=STRING, difficulty=STRING, prompt_tokens=INT, reply_tokens=INT, choices=INT, parts=INT, detail=STRING,
 )  # fmt: skip
 RESULTS = _schema(
-    comparison=STRING, method=STRING, budget=INT, seeds=STRING, task=STRING, metric=STRING, value=FLOAT, low=FLOAT,
-    high=FLOAT, n=INT, difference=FLOAT, difference_low=FLOAT, difference_high=FLOAT, seed_differences=STRING,
-    verdict=STRING, selections=STRING, evaluations=STRING, checkpoints=STRING, seconds=FLOAT, flops=FLOAT,
+    comparison=STRING, method=STRING, budget=INT, seeds=STRING, control=STRING, task=STRING, metric=STRING, value=FLOAT,
+    low=FLOAT, high=FLOAT, n=INT, se=FLOAT, chance=FLOAT, difference=FLOAT, difference_low=FLOAT, difference_high=FLOAT,
+    seed_differences=STRING, mde=FLOAT, items_needed=INT, p=FLOAT, p_from=STRING, p_holm=FLOAT, verdict=STRING,
+    value_clean=FLOAT, low_clean=FLOAT, high_clean=FLOAT, n_clean=INT, difference_clean=FLOAT,
+    difference_low_clean=FLOAT, difference_high_clean=FLOAT, contaminated=INT, contaminated_chosen=FLOAT,
+    selections=STRING, evaluations=STRING, checkpoints=STRING, seconds=FLOAT, flops=FLOAT,
+)  # fmt: skip
+EFFICIENCY = _schema(
+    comparison=STRING, method=STRING, task=STRING, metric=STRING, reference=FLOAT, reference_budget=INT, budget=INT,
+    low=INT, high=INT, reached=FLOAT,
+)  # fmt: skip
+CONTAMINATED = _schema(
+    contamination=STRING, pool=STRING, test=STRING, set=STRING, item=INT, sample_id=STRING, words=INT, coverage=FLOAT,
+    row=INT, ngram_row=INT, contaminated=BOOL,
 )  # fmt: skip
 RUN = _schema(
     run=STRING, recipe=STRING, command=STRING, started=TIME, version=STRING, recipe_text=STRING, home=STRING, ui=STRING

@@ -67,8 +67,9 @@ def advise(
 def _stages(race: Race, ui: str | None) -> AdviceOutcome:
     asked = asked_of(race.recipe)
     advisor = build(asked.advisor, asked.params)
-    question, test = race.question()
-    advising = Advising(race, asked, question, Stock.of(question, asked.sources), test)
+    question, exams = race.question()
+    race = race.begun()
+    advising = Advising(race, asked, question, Stock.of(question, asked.sources), exams)
     evidence, pilots = advising.evidence(), list[Pilot]()
     if NEEDS[asked.advisor].pilots:
         blends = advising.blends(advisor)
@@ -78,8 +79,7 @@ def _stages(race: Race, ui: str | None) -> AdviceOutcome:
             evidence = replace(evidence, values=np.array([each.measured()["value"] for each in pilots]))
     advice = race.engine.call(f"advise {asked.advisor}", partial(advising.advice, advisor, evidence, pilots))
     files = race.engine.call("mix advised", partial(advising.files, advice))
-    if test is not None:
-        check_clean(files, question.pool, test)
+    check_clean(files, question.pool, exams.held_out)
     return AdviceOutcome(
         run=race.run.log.run,
         home=str(race.run.store.home),

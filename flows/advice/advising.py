@@ -10,13 +10,13 @@ import numpy as np
 from flows import sources
 from flows.advice.advised import METRIC, Pilot, manifest, told, write_advice
 from flows.advice.pilots import Blend, Stock, mix, mixtures, ordered
-from flows.assess import assess
 from flows.choose import Question, check_clean
+from flows.course import Course
+from flows.exams import Exams
 from flows.measure import measure, read_whole
 from flows.race import Race
 from flows.recipes import Advise, Pilots, Recipe
 from flows.run import Counts, Run
-from flows.tune import train
 from selection.advice import Advice, Advisor, Evidence, Remark
 from selection.advisors import NEEDS, least_mixtures
 from selection.cosine import cosines, unit_rows
@@ -59,7 +59,7 @@ class Advising:
     asked: Advise
     question: Question
     stock: Stock
-    test: Artifact | None
+    exams: Exams
 
     @property
     def run(self) -> Run:
@@ -113,11 +113,11 @@ class Advising:
 
     def pilots(self, blends: Sequence[Blend]) -> list[Pilot]:
         """Every run trained and assessed. Raises `InputError` where all of them failed."""
-        assert self.test is not None  # a recipe that trains has a test set
+        course = self.race.course(self.exams)
         mixed = self.race.engine.call("mix pilots", partial(self._mixed, blends))
-        check_clean(mixed, self.question.pool, self.test)
+        check_clean(mixed, self.question.pool, self.exams.held_out)
         steps = [
-            (f"pilot {blend.title(self.stock)}", partial(self._pilot, blend, mixture, self.test))
+            (f"pilot {blend.title(self.stock)}", partial(self._pilot, course, blend, mixture))
             for blend, mixture in zip(blends, mixed, strict=True)
         ]
         found: list[Pilot] = self.race.engine.map(steps)
@@ -128,12 +128,11 @@ class Advising:
     def _mixed(self, blends: Sequence[Blend]) -> list[Artifact]:
         return [mix(self.run, self.question, self.stock, blend) for blend in blends]
 
-    def _pilot(self, blend: Blend, mixture: Artifact, test: Artifact) -> Pilot:
-        recipe, title = self.race.recipe, blend.title(self.stock)
-        assert recipe.train is not None  # it was checked
+    def _pilot(self, course: Course, blend: Blend, mixture: Artifact) -> Pilot:
+        title = blend.title(self.stock)
         try:
-            tuned = train(self.run, f"train {title}", recipe.train, mixture, blend.seed, self.race.workers)
-            assessed = assess(self.run, f"assess {title}", recipe, tuned, test, self.race.workers)
+            tuned = course(title, mixture, blend.seed)[-1]
+            assessed = self.race.examiner(self.exams)(f"assess {title}", tuned)
         except BREAKDOWNS as error:
             cause = getattr(error, "cause", error)  # from a Ray worker it comes wrapped, with its traceback
             self.run.listener.say(f"failed: pilot {title}: {cause}")

@@ -13,6 +13,7 @@ from flows.report.loss_curves import TrainingSection, training_of
 from flows.report.made import Made, made_of
 from flows.report.mixture import Mixture, mixtures_of
 from flows.report.results import Board, boards
+from flows.report.sliced import SliceSection, sliced_of
 from flows.report.stages import Funnel, Timings, candidates, funnel_of, timings_of
 
 
@@ -24,6 +25,7 @@ class Facts:
     made: Made
     picks: Picks
     boards: tuple[Board, ...]
+    sliced: SliceSection | None
     scores: ScoreSection
     mixtures: Mapping[str, Mixture | None]
     overlaps: tuple[Overlap, ...]
@@ -45,6 +47,7 @@ def collect(home: Path, run_id: str | None) -> Facts:
             made=made,
             picks=picks,
             boards=results,
+            sliced=sliced_of(book, results),
             scores=scores_of(book, picks),
             mixtures=mixtures_of(book, picks),
             overlaps=overlaps_of(book, picks, candidates(book)),

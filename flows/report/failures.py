@@ -12,7 +12,7 @@ ITEMS = 10  # of each kind
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One test item with the best method's reply and, where that is the point, balanced random's; of the first seed."""
+    """One test item with the best method's reply and, where that is the point, the control's; of the first seed."""
 
     item_id: str
     group: str

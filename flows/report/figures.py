@@ -35,14 +35,14 @@ def values(board: Board, name: str, hues: dict[str, str]) -> Markup:
 
 
 def differences(board: Board, name: str, hues: dict[str, str]) -> Markup | None:
-    """Every method's paired difference to balanced random; None where there is none."""
+    """Every method's paired difference to the control; None where there is none."""
     rows = [
         _interval(r, hues, r.difference.low, r.difference.value, r.difference.high, signed)
         for r in board.results
         if r.difference is not None
     ]
     about = "; ".join(f"{row.name} {row.text}" for row in rows)
-    title = f"{board.name}: paired difference to balanced random and 95 % interval"
+    title = f"{board.name}: paired difference to the control and 95 % interval"
     return charts.whiskers(Frame(name, title, about), rows, zero=True) if rows else None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from flows.report.book import Book
 from flows.report.chosen import Pick, Picks
 
+STAGE_BEFORE = "checkpoint:"  # before the key, where a stage starts from a checkpoint
 POINTS = 120  # of one curve
 ARMS = 24
 
@@ -21,7 +22,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """All curves of one method at one budget, and what its training cost over all seeds."""
+    """The curves of a method at one budget, or of a later stage of its training, and what it cost over all seeds."""
 
     arm: str
     method: str
@@ -41,18 +42,29 @@ class TrainingSection:
 
 
 def training_of(book: Book, picks: Picks) -> TrainingSection:
-    """One entry per method and budget that was trained on, in the order of the selections."""
+    """One entry per method, budget and stage of training, in the order of the selections."""
     by_key = {pick.key: pick for pick in picks.picks}
-    arms: dict[str, list[dict[str, Any]]] = {}
     rows = book.rows("SELECT * FROM checkpoints WHERE checkpoint = ANY(?) ORDER BY seed", book.keys("train"))
+    known = {row["checkpoint"]: row for row in rows}
+    arms: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
-        if row["data"] in by_key:
-            arms.setdefault(by_key[row["data"]].arm, []).append(row)
-    ordered = [pick for pick in picks.firsts if pick.arm in arms]
+        first, stage = _first(row, known)
+        if first["data"] in by_key:
+            arms.setdefault((by_key[first["data"]].arm, stage), []).append(row)
+    stages = sorted({stage for _, stage in arms})
+    ordered = [(pick, stage) for pick in picks.firsts for stage in stages if (pick.arm, stage) in arms]
     shown = ordered[:ARMS]
-    losses = _losses(book, [row["checkpoint"] for pick in shown for row in arms[pick.arm]])
-    trainings = tuple(_training(pick, arms[pick.arm], losses) for pick in shown)
+    losses = _losses(book, [row["checkpoint"] for pick, stage in shown for row in arms[pick.arm, stage]])
+    trainings = tuple(_training(pick, stage, arms[pick.arm, stage], losses) for pick, stage in shown)
     return TrainingSection(trainings, max(0, len(ordered) - ARMS))
+
+
+def _first(row: dict[str, Any], known: Mapping[str, dict[str, Any]]) -> tuple[dict[str, Any], int]:
+    """The checkpoint that the stages up to `row` began with, and the number of its stage."""
+    stage = 1
+    while (before := known.get(row["base"].removeprefix(STAGE_BEFORE))) is not None:
+        row, stage = before, stage + 1
+    return row, stage
 
 
 def _losses(book: Book, checkpoints: Sequence[str]) -> dict[str, list[tuple[int, float]]]:
@@ -72,11 +84,11 @@ def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def _training(
-    pick: Pick, checkpoints: Sequence[dict[str, Any]], losses: Mapping[str, Sequence[tuple[int, float]]]
+    pick: Pick, stage: int, checkpoints: Sequence[dict[str, Any]], losses: Mapping[str, Sequence[tuple[int, float]]]
 ) -> Training:
     logged = [row for row in checkpoints if row["checkpoint"] in losses]
     return Training(
-        arm=pick.arm,
+        arm=pick.arm if stage == 1 else f"{pick.arm}, stage {stage}",
         method=pick.method,
         curves=tuple(Curve(row["seed"], tuple(losses[row["checkpoint"]])) for row in logged),
         seeds=len(checkpoints),

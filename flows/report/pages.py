@@ -10,6 +10,10 @@ from markupsafe import Markup
 from flows.report import text
 
 FOLDER = Path(__file__).parent / "templates"
+FORMS = (
+    text.number, text.signed, text.p_value, text.count, text.percent, text.seconds, text.flops, text.plural, text.short,
+    text.label,
+)  # fmt: skip
 
 
 @cache
@@ -23,7 +27,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for form in (text.number, text.signed, text.count, text.percent, text.seconds, text.flops, text.plural, text.short):
+    for form in FORMS:
         env.filters[form.__name__] = form
     return env
 

@@ -8,23 +8,26 @@ from typing import Any
 from eval.metrics import Metric
 from eval.metrics import metric as known_metric
 from flows.report.book import Book
-from flows.report.text import label, number, plural, signed
+from flows.report.text import label, number, p_value, plural, signed
 from warehouse.records import Estimate
 
-CONTROL = "balanced_random"
 BASE = "base model"
-BASELINES = (CONTROL, "random", BASE)
+BASELINES = ("balanced_random", "random", BASE)
 SHOWN = 60  # results of one task and metric
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One method at one budget on one task and metric. `difference` is paired with balanced random; None for itself.
+    """One method at one budget on one task and metric. `difference` is paired with the control; None for itself.
 
-    `seconds` of selecting and training and `flops` of measuring and training are of all seeds together.
+    `seconds` of selecting and training and `flops` of measuring and training are of all seeds together. `p` is that of
+    the difference, corrected by Holm's method. `clean` and `clean_difference` are value and difference without the test
+    items that a candidate row gives away, None where none is left or nobody looked; `given_away` counts the items that
+    the chosen rows give away, mean over seeds.
     """
 
     method: str
+    control: str
     budget: int
     seeds: tuple[int, ...]
     value: Estimate
@@ -35,26 +38,36 @@ class Result:
     flops: float | None
     evaluations: tuple[str, ...]
     arm: str
+    p: float | None
+    clean: Estimate | None
+    clean_difference: Estimate | None
+    given_away: float | None
 
     @property
     def is_control(self) -> bool:
-        return self.method == CONTROL
+        return self.method == self.control
 
     @property
     def is_baseline(self) -> bool:
-        """Chance, or no training at all: nothing that could be said to win."""
-        return self.method in BASELINES
+        """The control, chance, or no training at all: nothing that could be said to win."""
+        return self.is_control or self.method in BASELINES
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """All results of one task and metric, best first. `left_out` counts those beyond `SHOWN`."""
+    """All results of one task and metric, best first. `left_out` counts those beyond `SHOWN`.
+
+    chance      what guessing would give; None where replies are free
+    given_away  test items that a candidate row gives away; None where nobody looked
+    """
 
     task: str
     metric: str
     meant: Metric
     results: tuple[Result, ...]
     left_out: int
+    chance: float | None
+    given_away: int | None
 
     @property
     def higher_is_better(self) -> bool:
@@ -93,7 +106,8 @@ def arm(method: str, budget: int, several_budgets: bool) -> str:
 def boards(book: Book) -> tuple[Board, ...]:
     """One board per task and metric that the run compared, in the order of their names."""
     rows = book.rows(
-        "SELECT * FROM results WHERE comparison = ANY(?) ORDER BY task, metric, budget, method", book.keys("compare")
+        "SELECT * FROM results WHERE comparison = ANY(?) ORDER BY task <> 'overall', task, metric, budget, method",
+        book.keys("compare"),
     )
     names = dict.fromkeys((row["task"], row["metric"]) for row in rows)
     return tuple(_board(*name, [row for row in rows if (row["task"], row["metric"]) == name]) for name in names)
@@ -105,16 +119,25 @@ def _board(task: str, metric: str, rows: Sequence[dict[str, Any]]) -> Board:
     several = len({row["budget"] for row in rows if row["budget"]}) > 1
     results = [_result(row, several) for row in rows]
     ranked = sorted(results, key=lambda r: (-r.value.value if higher else r.value.value, r.method, r.budget))
-    return Board(label(task), metric, meant, tuple(ranked[:SHOWN]), max(0, len(ranked) - SHOWN))
+    return Board(
+        task=label(task),
+        metric=metric,
+        meant=meant,
+        results=tuple(ranked[:SHOWN]),
+        left_out=max(0, len(ranked) - SHOWN),
+        chance=rows[0]["chance"],
+        given_away=rows[0]["contaminated"],
+    )
 
 
 def _result(row: dict[str, Any], several_budgets: bool) -> Result:
     value = Estimate(row["value"], row["low"], row["high"], row["n"])
     difference = None
-    if row["difference"] is not None and row["method"] != CONTROL:
+    if row["difference"] is not None and row["method"] != row["control"]:
         difference = Estimate(row["difference"], row["difference_low"], row["difference_high"], row["n"])
     return Result(
         method=label(row["method"]),
+        control=label(row["control"]),
         budget=row["budget"],
         seeds=tuple(json.loads(row["seeds"] or "[]")),
         value=value,
@@ -125,7 +148,16 @@ def _result(row: dict[str, Any], several_budgets: bool) -> Result:
         flops=row["flops"],
         evaluations=tuple(json.loads(row["evaluations"] or "[]")),
         arm=arm(label(row["method"]), row["budget"], several_budgets),
+        p=row["p_holm"],
+        clean=_clean(row, "value", "low", "high"),
+        clean_difference=_clean(row, "difference", "difference_low", "difference_high") if difference else None,
+        given_away=row["contaminated_chosen"],
     )
+
+
+def _clean(row: dict[str, Any], value: str, low: str, high: str) -> Estimate | None:
+    found = row[f"{value}_clean"]
+    return None if found is None else Estimate(found, row[f"{low}_clean"], row[f"{high}_clean"], row["n_clean"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,35 +172,39 @@ def _verdict(board: Board, budget: int) -> Verdict | None:
     best, control = board.best(budget), board.control(budget)
     if best is None:
         return None
-    what = f"{board.name} with {plural(budget, 'row')} ({board.better})"
+    chosen = f" with {plural(budget, 'row')}" if budget else ""
+    what = f"{board.name}{chosen} ({board.better})"
     if control is None or best.difference is None:
-        return Verdict("open", f"{what}: {best.method} comes first with {_estimate(best.value)}. {_ALONE}")
+        alone = f"There is no arm of {spoken(best.control)} to compare it with, so nothing is shown."
+        return Verdict("open", f"{what}: {best.method} comes first with {_estimate(best.value)}. {alone}")
     winners = [r for r in board.results if r.budget == budget and not r.is_baseline and r.verdict == "better"]
     if winners:
         return Verdict("better", f"{what}: {_won(winners[0], control)}{_also(winners[1:])}{_seeds(winners[0])}")
     return Verdict(*_lost(what, best, control))
 
 
-_ALONE = "There is no balanced random arm to compare it with, so nothing is shown."
+def spoken(method: str) -> str:
+    """A method's name in a sentence."""
+    return method.replace("_", " ") if method in BASELINES else method
 
 
 def _won(best: Result, control: Result) -> str:
     assert best.difference is not None  # only such a result has the verdict "better"
     return (
-        f"{best.method} beats balanced random, {_estimate(best.value)} against {_estimate(control.value)}; "
+        f"{best.method} beats {spoken(best.control)}, {_estimate(best.value)} against {_estimate(control.value)}; "
         f"the paired difference is {_difference(best.difference)}."
     )
 
 
 def _also(others: Sequence[Result]) -> str:
-    return f" Also better than balanced random: {', '.join(r.method for r in others)}." if others else ""
+    return f" Also better than {spoken(others[0].control)}: {', '.join(r.method for r in others)}." if others else ""
 
 
 def _lost(what: str, best: Result, control: Result) -> tuple[str, str]:
     assert best.difference is not None  # the caller checked
     kind = "worse" if best.verdict == "worse" else "open"
     return kind, (
-        f"{what}: no method beats balanced random. The best of them, {best.method}, has {_estimate(best.value)} "
+        f"{what}: no method beats {spoken(best.control)}. The best of them, {best.method}, has {_estimate(best.value)} "
         f"against {_estimate(control.value)}; the paired difference is {_difference(best.difference)}: "
         f"{best.verdict}.{_seeds(best)}"
     )
@@ -177,9 +213,10 @@ def _lost(what: str, best: Result, control: Result) -> tuple[str, str]:
 def _seeds(result: Result) -> str:
     n = len(result.seeds)
     items = plural(result.value.n, "test item")
+    corrected = "" if result.p is None else f" Corrected for all comparisons of its kind, p is {p_value(result.p)}."
     if n == 1:
-        return f" One seed, {items}: how much another seed would change this is not known."
-    return f" {n} seeds, {items}."
+        return f" One seed, {items}: how much another seed would change this is not known.{corrected}"
+    return f" {n} seeds, {items}.{corrected}"
 
 
 def _estimate(value: Estimate) -> str:

@@ -83,6 +83,11 @@ def number(value: float | None) -> str:
     return _minus(f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}")
 
 
+def p_value(value: float | None) -> str:
+    """Three decimals; below that only that it is below."""
+    return "–" if value is None else "below 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def signed(value: float | None) -> str:
     """`number` with its sign."""
     text = number(value)

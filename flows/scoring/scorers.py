@@ -22,7 +22,7 @@ from flows import sources
 from flows.choose import CANDIDATES_FILE, Choice, Question, select
 from flows.engine import Engine
 from flows.race import Race
-from flows.recipes import Named, Recipe, Scorers, Train
+from flows.recipes import MethodEntry, Recipe, Scorers, Train
 from flows.run import Counts, Listener, Run, begun
 from flows.scoring.grading import Voices, grade, voices_of
 from flows.scoring.outcome import ScorerOutcome
@@ -35,6 +35,7 @@ from models.tokens import load_tokenizer
 from selection.limits import Limits
 from selection.random_rows import Random
 from synthesis.graded import Graded
+from training.tuning.adapters import Adapter
 from warehouse.errors import InputError
 from warehouse.records import Floats, Rows
 from warehouse.store import Artifact, Draft, Work
@@ -74,7 +75,7 @@ def seeding(recipe: Recipe) -> Recipe:
     given = asked_of(recipe).seeds
     changed: dict[str, Any] = {
         "name": f"{recipe.name}-seeds" if given else recipe.name, "pool": given or recipe.pool,
-        "methods": [Named(name="random")], "budgets": [1],
+        "methods": [MethodEntry(name="random")], "budgets": [1],
         "budget_unit": "rows", "caps": {}, "floors": {}, "train": None, "tasks": [],
     }  # fmt: skip
     return recipe.model_copy(update=changed)
@@ -91,8 +92,8 @@ def training(asked: Scorers) -> Train:
     made = trainer(chosen)
     if made.template != "raw":
         raise InputError(f"a scorer reads its prompt in no chat format: `scorers.params.template` is {made.template!r}")
-    if made.method != "full":
-        raise InputError("a scorer is loaded as a whole model: `scorers.params.method` must be full, not an adapter")
+    if isinstance(made.tuning, Adapter):
+        raise InputError("a scorer is loaded as a whole model: `scorers.params.tuning` must be full, not an adapter")
     return chosen
 
 

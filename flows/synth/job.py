@@ -10,7 +10,7 @@ from flows.choose import Choice, select
 from flows.engine import Engine
 from flows.race import Race
 from flows.race import check as check_common
-from flows.recipes import Named, Recipe
+from flows.recipes import MethodEntry, Recipe
 from flows.report import write_report
 from flows.report.write import NAME
 from flows.run import Listener, Run, begun
@@ -27,7 +27,7 @@ def asked_of(recipe: Recipe) -> Recipe:
     if not any(source.synthesize for source in recipe.pool):
         raise InputError("nothing in `pool` is synthesized: give a source with `synthesize: NAME`")
     without: dict[str, Any] = {
-        "methods": [Named(name="random")], "budgets": [1], "budget_unit": "rows", "caps": {}, "floors": {},
+        "methods": [MethodEntry(name="random")], "budgets": [1], "budget_unit": "rows", "caps": {}, "floors": {},
         "train": None, "tasks": [],
     }  # fmt: skip
     return recipe.model_copy(update=without)

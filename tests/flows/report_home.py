@@ -308,6 +308,7 @@ def result(
         "method": method,
         "budget": budget,
         "seeds": json.dumps(seeds),
+        "control": "balanced_random",
         "task": TASK,
         "metric": metric,
         "value": value,

@@ -19,7 +19,7 @@ from warehouse.catalogue import query
 from warehouse.rejects import ROW_LIMIT
 
 ENTRY = [sys.executable, "-c", "from flows.cli import main; main()"]
-KEYS = {"run", "home", "report", "ui", "out", "stages", "selections", "results", "notes"}
+KEYS = {"run", "home", "report", "ui", "out", "stages", "selections", "results", "control", "notes"}
 
 
 def shell(*words: object, **env: str) -> subprocess.CompletedProcess[str]:

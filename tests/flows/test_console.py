@@ -24,7 +24,7 @@ RESULT = {
     "high": 0.75,
     "n": 12,
     "verdict": "better",
-    "versus_balanced_random": {"difference": 0.1, "low": -0.05, "high": 0.25},
+    "versus_control": {"difference": 0.1, "low": -0.05, "high": 0.25},
 }
 
 

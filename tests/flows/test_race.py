@@ -44,9 +44,9 @@ def test_results_have_intervals_and_differences(first: RaceOutcome) -> None:
     for result in results:
         assert result["low"] <= result["value"] <= result["high"]
         assert result["n"] == 12
-        versus = result["versus_balanced_random"]
+        versus = result["versus_control"]
         assert versus["low"] <= versus["difference"] <= versus["high"]
-    own = next(r for r in results if r["method"] == "balanced_random")["versus_balanced_random"]
+    own = next(r for r in results if r["method"] == "balanced_random")["versus_control"]
     assert own == {"difference": 0.0, "low": 0.0, "high": 0.0}
 
 

@@ -58,6 +58,7 @@ def test_dump_and_parse_are_inverse(tmp_path: Path) -> None:
         (("name: small\n", ""), ["name", "required"]),
         (("budgets: [10]", "budgets: [10"), ["not valid YAML"]),
         ((GOOD, "- a list"), ["expected a mapping"]),
+        (("budgets: [10]", "models: [{name: m, templat: own}]"), ["models.0.templat", "did you mean 'template'"]),
     ],
 )
 def test_mistakes_are_named_with_line_and_key(tmp_path: Path, change: tuple[str, str], expected: list[str]) -> None:
@@ -65,6 +66,17 @@ def test_mistakes_are_named_with_line_and_key(tmp_path: Path, change: tuple[str,
     assert "recipe.yaml" in message
     for part in expected:
         assert part in message
+
+
+def test_task_files_that_an_override_names(tmp_path: Path) -> None:
+    (tmp_path / "sums.yaml").write_text("name: sums\ntask: exact_match\nrows: [sums.jsonl]\nparams: {max_tokens: 8}\n")
+    (tmp_path / "sums.jsonl").write_text("{}\n")
+    path = write(tmp_path, GOOD + "models: [winnow-tiny]\n")
+    whole = ["tasks=[{file: sums.yaml}]", "tasks.0.max_tokens=4", "tasks.0.rows.0.limit=3"]
+    [task] = recipes.load(path, whole).tasks
+    assert (task.name, task.title, task.params, task.rows[0].limit) == ("exact_match", "sums", {"max_tokens": 4}, 3)
+    with pytest.raises(InputError, match="give either `name` or `file`"):
+        recipes.load(path, ["tasks=[{name: exact_match, file: sums.yaml}]"])
 
 
 def test_training_without_evaluation_is_refused(tmp_path: Path) -> None:

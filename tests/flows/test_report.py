@@ -136,7 +136,7 @@ def test_where_nothing_wins_it_says_so(tmp_path: Path) -> None:
 def test_where_there_is_no_control_nothing_is_claimed(tmp_path: Path) -> None:
     race(tmp_path, Plan(values={"rds_plus": 0.42, "length": 0.2}))
     text = read(write_report(tmp_path))
-    assert "There is no balanced random arm to compare it with, so nothing is shown." in text
+    assert "There is no arm of balanced random to compare it with, so nothing is shown." in text
     assert "better than" not in text.split("Contents")[0]
 
 

@@ -220,7 +220,7 @@ def test_too_few_graded_seeds_end_the_run(recipe: Path, tmp_path: Path) -> None:
         ("scorers.judge=./nowhere", "model './nowhere': there is no such folder"),
         ("scorers.base=./nowhere", "model './nowhere': there is no such folder"),
         ("scorers.trainer=sgd", "unknown trainer 'sgd'; known trainers: sft"),
-        ("scorers.trainer=sft_lora", "`scorers.params.method` must be full"),
+        ("scorers.trainer=sft_lora", "`scorers.params.tuning` must be full"),
         ("scorers.params.template=tulu", "in no chat format: `scorers.params.template` is 'tulu'"),
         ("scorers.params.epoch=1", "no parameter epoch"),
         ("scorers.count=3", "greater than or equal to 4"),
