@@ -5,15 +5,18 @@ own, and a finished row leaves the batch.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from torch.nn import functional
 
-from models.forward import Ids, pad
+from models.forward import Ids, batches, pad
+from models.keys import GROWTH, fork, join, keep, keeps_all
+from models.prefix import Beginning
 from models.protocol import Completion, Prompt, Usage
 
 
@@ -47,18 +50,31 @@ class Vocabulary:
         return str(self.tokenizer.decode(kept, skip_special_tokens=True))
 
 
-def write(network: Any, vocabulary: Vocabulary, drafts: Sequence[Draft]) -> None:
-    """Write the drafts to their end: an end token or a stop string ("stop"), or no room left ("length")."""
-    rows = list(drafts)
+def write(
+    network: Any, vocabulary: Vocabulary, drafts: Sequence[Draft], budget: int, base: Beginning | None = None
+) -> None:
+    """Write the drafts to their end: an end token or a stop string ("stop"), or no room left ("length").
+
+    Their prompts are run in batches of like length and at most `budget` tokens, and then go on side by side. `base` is
+    what all of them begin with, where it was run before.
+    """
     with torch.inference_mode():
-        context = _Context(network, *(part.to(network.device) for part in pad([row.ids for row in rows], left=True)))
-        while rows:
-            tokens, logprobs = draw(_penalised(context.logits(), rows), *_settings(rows, network.device))
-            for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
-                _append(row, token, logprob, vocabulary)
-            stay = [k for k, row in enumerate(rows) if row.reason is None]
-            rows = [rows[k] for k in stay]
-            context.extend(tokens, stay)
+        for context, rows in _begun(network, drafts, budget, base):
+            while rows:
+                tokens, logprobs = draw(_penalised(context.logits, rows), *_settings(rows, network.device))
+                for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
+                    _append(row, token, logprob, vocabulary)
+                stay = _staying([row.reason is None for row in rows])
+                rows = [rows[k] for k in stay]
+                context.extend(tokens, stay)
+
+
+def _staying(unfinished: Sequence[bool]) -> list[int]:
+    """The unfinished rows: each in its place, but for the last ones, which take the places of finished rows."""
+    stay = [k for k, going in enumerate(unfinished) if going]
+    left = len(stay)
+    last = iter(stay[sum(k < left for k in stay) :])
+    return [k if unfinished[k] else next(last) for k in range(left)]
 
 
 def completion(draft: Draft, vocabulary: Vocabulary) -> Completion:
@@ -127,36 +143,75 @@ def _meets_stop(row: Draft, vocabulary: Vocabulary) -> bool:
     return any(stop in tail for stop in row.prompt.stop)
 
 
+def _begun(
+    network: Any, drafts: Sequence[Draft], budget: int, base: Beginning | None
+) -> list[tuple["_Context", list[Draft]]]:
+    """The drafts after their prompts: all in one context, or, where the model's cache forgets, batch by batch."""
+    lengths = [len(draft.ids) for draft in drafts]
+    # what is copied from `base` for each row would be copied again when batches are joined
+    split = [list(range(len(drafts)))] if base is not None else batches(lengths, budget)
+    parts = [[drafts[i] for i in batch] for batch in split]
+    contexts = [_context(network, [draft.ids for draft in part], base) for part in parts]
+    if len(contexts) > 1 and all(keeps_all(context.cache) for context in contexts):
+        return [(_joined(contexts), [draft for part in parts for draft in part])]
+    for context in contexts if base is None else []:
+        context.cache = fork(context.cache)
+    return list(zip(contexts, parts, strict=True))
+
+
+def _context(network: Any, rows: Sequence[Ids], base: Beginning | None) -> "_Context":
+    seen = 0 if base is None else base.mask.shape[1]
+    ids, mask = (part.to(network.device) for part in pad([row[seen:] for row in rows], left=True))
+    known = inspect.signature(network.forward).parameters
+    if base is None:
+        context = _Context(network, known, mask)
+    else:
+        owners = torch.zeros(len(rows), dtype=torch.int64, device=ids.device)
+        cache = fork(base.cache, owners, ids.shape[1] + GROWTH)
+        context = _Context(network, known, torch.cat([base.mask[owners], mask], 1), cache)
+    context.feed(ids)
+    return context
+
+
 @dataclass(slots=True)
 class _Context:
-    """What the network is fed next (`ids`), which positions of all that it was fed are real, and its cache."""
+    """Rows that were run: which positions of all they were fed are real, their cache, and what is foretold next."""
 
     network: Any
-    ids: torch.Tensor  # (n, new)
+    known: Container[str]  # what its forward pass can be given
     mask: torch.Tensor  # (n, all)
     cache: Any = None
+    logits: torch.Tensor = field(default_factory=lambda: torch.empty(0))  # (n, vocabulary) float32 of the next token
 
-    def logits(self) -> torch.Tensor:
-        """Logits (n, vocabulary) float32 of the next token of each row."""
-        positions = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -self.ids.shape[1] :]
+    def feed(self, ids: torch.Tensor) -> None:
+        """Run `ids` (n, new), the last of the positions in the mask."""
+        positions = (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         optional = {"position_ids": positions, "logits_to_keep": 1}
-        known = inspect.signature(self.network.forward).parameters
         out = self.network(
-            input_ids=self.ids,
+            input_ids=ids,
             attention_mask=self.mask,
             past_key_values=self.cache,
             use_cache=True,
-            **{name: value for name, value in optional.items() if name in known},
+            **{name: value for name, value in optional.items() if name in self.known},
         )
         self.cache = out.past_key_values
-        last: torch.Tensor = out.logits[:, -1].float()
-        return last
+        self.logits = out.logits[:, -1].float()
 
     def extend(self, tokens: torch.Tensor, stay: list[int]) -> None:
-        """Feed `tokens` next, for the rows that stay; the others leave the batch and the cache."""
+        """Feed `tokens` (n,) for the rows that `stay`, in that order; the others leave the batch and the cache."""
+        if not stay:
+            return
         if len(stay) < len(tokens):
             kept = torch.tensor(stay, dtype=torch.int64, device=tokens.device)
-            self.cache.reorder_cache(kept)
+            keep(self.cache, stay, tokens.device)
             tokens, self.mask = tokens[kept], self.mask[kept]
-        self.ids = tokens[:, None]
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
+        self.feed(tokens[:, None])
+
+
+def _joined(contexts: Sequence[_Context]) -> _Context:
+    first = contexts[0]
+    longest = max(context.mask.shape[1] for context in contexts)
+    masks = [functional.pad(each.mask, (longest - each.mask.shape[1], 0)) for each in contexts]
+    logits = torch.cat([context.logits for context in contexts])
+    return _Context(first.network, first.known, torch.cat(masks), join([c.cache for c in contexts]), logits)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from models.chat import Tokens
 from models.local import LocalModel
-from models.prefix import logprobs, worth_sharing
 from models.protocol import Measures, Want
 from warehouse.records import Messages
 
@@ -27,19 +26,8 @@ def response_values(measures: Measures) -> Likelihoods:
 
 
 def score_responses(model: LocalModel, rows: Sequence[Messages]) -> Likelihoods:
-    """`response_values` of rows of which some share a prompt: replies to one prompt are scored after one pass over it.
-
-    GRAPE (Zhang et al. 2025): for replies y_1 ... y_k to a prompt x the cost is |x| + sum |y_j| tokens, not
-    sum (|x| + |y_j|). Rows share where that saves enough; the numbers are those of scoring each row by itself.
-    """
-    tokens = model.encode(rows)
-    shared = worth_sharing(tokens)
-    inside = np.concatenate([np.zeros(0, np.int64), *shared])
-    alone = np.setdiff1d(np.arange(len(tokens)), inside)
-    values = np.empty((len(tokens), 3), np.float32)
-    values[alone] = response_values(model.read([tokens[i] for i in alone], LOGPROBS))
-    values[inside] = _values(logprobs(model, tokens, shared), [tokens[i].truncated for i in inside])
-    return values
+    """`response_values` of rows; those that share a prompt are scored after one pass over it (`models.prefix`)."""
+    return response_values(model.measure(rows, LOGPROBS))
 
 
 def response_alone(model: LocalModel, rows: Sequence[Messages]) -> Likelihoods:

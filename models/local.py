@@ -9,22 +9,23 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from models.blocks import takes_blocks
 from models.chat import ChatFormat, Tokens, chat_format, encode
 from models.decode import Draft, Vocabulary, completion, write
 from models.fingerprint import fingerprint
 from models.forward import LAYOUTS, Ids, batches, check_packing, hidden_states
 from models.head import Head, head_of
+from models.keys import held
 from models.network import Loaded, load_network
+from models.prefix import began, common, scored
 from models.protocol import Completion, Measures, Prompt, Want
-from models.readings import Probe, Readings, probes
+from models.readings import Probe, Readings, measures, probes
 from models.tokens import Counter
 from warehouse.errors import InputError
 from warehouse.records import Checkpoint, Messages
 
-BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 16384}
-REPLY_FACTOR = (
-    2  # a step of writing computes one token per row, so batches of replies may hold more than forward passes
-)
+BATCH_TOKENS = {"cpu": 1024, "mps": 8192, "cuda": 16384}
+REPLY_FACTOR = {"cpu": 4}  # else 1; a step of writing computes one token per row, and wide steps suit a processor
 
 
 class LocalModel:
@@ -118,10 +119,13 @@ class LocalModel:
     def measure(self, rows: Sequence[Messages], wants: frozenset[Want], choices: Sequence[int] = ()) -> Measures:
         """All that is wanted, from one forward pass; results are in the order of `rows`.
 
+        Rows that begin alike are computed once up to where they part, if log-probabilities are all that is wanted.
         A representation is of the row without the mark that opens a reply. CHOICE_LOGITS are those after that mark;
         where a row is too long for it, the row's beginning is cut instead of its end.
         """
         bodies = self.encode(rows) if wants - {Want.CHOICE_LOGITS} else None
+        if bodies is not None and wants == {Want.RESPONSE_LOGPROBS}:
+            return measures(bodies, scored(self, bodies))
         asked = self._asked(rows, self.max_length) if Want.CHOICE_LOGITS in wants else None
         return self._measured(list(probes(bodies, asked)), bodies or asked or [], wants, choices)
 
@@ -134,6 +138,10 @@ class LocalModel:
         sequences = [Probe(i, t.ids, len(t.ids), t.prompt, t.reply, asks=True) for i, t in enumerate(rows)]
         return self._measured(sequences, rows, wants, choices)
 
+    def read_replies(self, rows: Sequence[Tokens]) -> Sequence[NDArray[np.float32]]:
+        """Natural log-probabilities of the reply tokens of ids as they are, each row by itself."""
+        return self.read(rows, frozenset({Want.RESPONSE_LOGPROBS})).response_logprobs or []
+
     def _measured(
         self, sequences: Sequence[Probe], rows: Sequence[Tokens], wants: frozenset[Want], choices: Sequence[int]
     ) -> Measures:
@@ -145,17 +153,26 @@ class LocalModel:
         return readings.measures(rows)
 
     def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
-        """One reply per prompt, in order. The prompts of one batch are like in length and share a cache.
+        """One reply per prompt, in order. The prompts of one batch are like in length and share a cache; what all
+        prompts begin with (worked examples) is computed once.
 
         A prompt that fills the context (`max_length`) is cut at its beginning, which `Completion.truncated` says; a
         reply ends with "length" where the context is full.
         """
         asked = self._asked([p.messages for p in prompts])
         drafts = [self._draft(prompt, tokens.ids) for prompt, tokens in zip(prompts, asked, strict=True)]
-        for batch in batches([len(d.ids) + d.room for d in drafts], REPLY_FACTOR * self.batch_tokens):
-            write(self.network, self._vocabulary, [drafts[i] for i in batch])
-        self.tokens_processed += sum(len(d.ids) + len(d.tokens) for d in drafts)
+        start = common([d.ids for d in drafts])
+        base = began(self, Tokens(drafts[0].ids, np.zeros(len(drafts[0].ids), np.bool_)), start) if start else None
+        seen = start if base else 0
+        for batch in batches([held(len(d.ids) - seen, len(d.ids) + d.room) for d in drafts], self._reply_tokens):
+            write(self.network, self._vocabulary, [drafts[i] for i in batch], self.batch_tokens, base)
+        self.tokens_processed += sum(len(d.ids) - seen + len(d.tokens) for d in drafts)
         return [completion(draft, self._vocabulary) for draft in drafts]
+
+    @property
+    def _reply_tokens(self) -> int:
+        """Tokens of prompts in a batch that is written on; of keys and values it may hold `keys.HELD` times as many."""
+        return REPLY_FACTOR.get(self.network.device.type, 1) * self.batch_tokens
 
     @cached_property
     def backend(self) -> Tokenizer:
@@ -166,6 +183,11 @@ class LocalModel:
     def head(self) -> Head:
         """The output layer; raises `InputError` for an architecture whose logits are not understood."""
         return head_of(self.network)
+
+    @cached_property
+    def takes_blocks(self) -> bool:
+        """Whether replies to one prompt may be measured in one row with it."""
+        return takes_blocks(self.network)
 
     @cached_property
     def _vocabulary(self) -> Vocabulary:

@@ -1,7 +1,7 @@
 """What is read off the hidden states of a batch: representations, log-probabilities of replies, logits of choices."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -92,14 +92,21 @@ class Readings:
             into[p.row] = part
 
     def measures(self, rows: Sequence[Tokens]) -> Measures:
-        return Measures(
-            tokens=np.array([len(t.ids) for t in rows], np.int64),
-            truncated=np.array([t.truncated for t in rows], np.bool_),
+        return replace(
+            measures(rows, self.logprobs),
             representation=None if self.representation is None else unit(self.representation),
             prompt_representation=None if self.prompts is None else unit(self.prompts),
-            response_logprobs=self.logprobs,
             choice_logits=self.choice_logits,
         )
+
+
+def measures(rows: Sequence[Tokens], logprobs: Sequence[NDArray[np.float32]] | None) -> Measures:
+    """What is known of rows and of their replies' log-probabilities alone."""
+    return Measures(
+        tokens=np.array([len(t.ids) for t in rows], np.int64),
+        truncated=np.array([t.truncated for t in rows], np.bool_),
+        response_logprobs=logprobs,
+    )
 
 
 def _pool(parts: Sequence[tuple[int, torch.Tensor]], into: NDArray[np.float32]) -> None:

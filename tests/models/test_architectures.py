@@ -75,10 +75,11 @@ def test_heads_give_the_logits_of_the_model(network: Any) -> None:
     assert torch.allclose(head.logprobs(states, targets), expected, atol=1e-5)
 
 
-def test_greedy_replies_are_those_of_generate(network: Any) -> None:
+@pytest.mark.parametrize("budget", [20, 100])
+def test_greedy_replies_are_those_of_generate(network: Any, budget: int) -> None:
     prompt = Prompt((Message("user", "x"),))
     drafts = [Draft(prompt, ids, room=10 - 3 * i) for i, ids in enumerate(ROWS)]
-    write(network, Vocabulary(None, frozenset({2})), drafts)
+    write(network, Vocabulary(None, frozenset({2})), drafts, budget)
     for draft in drafts:
         ids = torch.tensor(draft.ids[None], dtype=torch.int64)
         whole = network.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=draft.room)

@@ -48,6 +48,23 @@ def test_a_reply_does_not_depend_on_its_batch(
         assert (a.finish_reason, a.usage) == (b.finish_reason, b.usage)
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_worked_examples_that_all_prompts_begin_with_are_read_once(tiny_model_dir: Path, temperature: float) -> None:
+    worked = said("Reverse the word river.", "revir", "Say yes. " * 20, "yes")
+    prompts = [
+        replace(p, messages=(*worked, *p.messages[-1:]), temperature=temperature, seed=i) for i, p in enumerate(PROMPTS)
+    ]
+    model = batched(tiny_model_dir)
+    alone = [model.complete([prompt])[0] for prompt in prompts]
+    spent = model.tokens_processed
+    together = model.complete(prompts)
+    assert model.tokens_processed - spent < 0.7 * spent
+    assert texts(alone) == texts(together)
+    for a, b in zip(alone, together, strict=True):
+        assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+        assert (a.finish_reason, a.usage) == (b.finish_reason, b.usage)
+
+
 def test_seeds_decide_the_draw(tiny: LocalModel) -> None:
     prompts = [replace(PROMPTS[0], temperature=1.0, seed=seed) for seed in (1, 2, 3, 1)]
     drawn = texts(tiny.complete(prompts))

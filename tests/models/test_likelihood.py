@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from model_rows import ROWS, said
 from test_architectures import FAMILIES, network_of
 
+from models.blocks import takes_blocks
 from models.chat import Tokens
 from models.likelihood import begin_token, response_alone, response_values, score_responses
 from models.local import LocalModel
-from models.prefix import logprobs, worth_sharing
+from models.prefix import began, common, logprobs, worth_sharing
 from models.protocol import Measures, Want
 from models.readings import reply_logprobs
 from warehouse.records import Messages
@@ -25,7 +26,8 @@ CANDIDATES = [said(prompt, reply) for reply in REPLIES for prompt in PROMPTS]
 
 
 def plain(model: LocalModel, rows: list[Messages]) -> np.ndarray:
-    return response_values(model.measure(rows, frozenset({Want.RESPONSE_LOGPROBS})))
+    """Each row by itself."""
+    return response_values(model.read(model.encode(rows), frozenset({Want.RESPONSE_LOGPROBS})))
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +75,34 @@ def test_neither_order_nor_batches_change_a_score(grape: LocalModel, order: list
         grape.batch_tokens = kept
 
 
+def test_a_common_beginning_changes_no_number(grape: LocalModel) -> None:
+    """Worked examples before every prompt, as turns of the conversation: replies in them are scored too."""
+    worked = said("Reverse the word river.", "revir", "Say yes. " * 30, "yes")
+    rows = [(*worked, *row) for row in [*CANDIDATES, said("x", "y"), said("z z z")]]
+    tokens = grape.encode(rows)
+    before = grape.tokens_processed
+    shared = score_responses(grape, rows)
+    assert grape.tokens_processed - before < 0.5 * sum(len(t.ids) for t in tokens)
+    assert np.allclose(shared, plain(grape, rows), atol=1e-4)
+    assert common([t.ids for t in tokens]) >= len(grape.encode([worked])[0].ids)
+
+
+@given(st.lists(st.lists(st.integers(0, 2), max_size=8), max_size=5), st.integers(0, 60))
+def test_what_rows_have_in_common(tails: list[list[int]], length: int) -> None:
+    rows = [np.array([*range(length), *tail], np.int32) for tail in tails]
+    found = common(rows)
+    if found:
+        assert all(len(row) > found and (row[:found] == rows[0][:found]).all() for row in rows)
+        assert len({row[found] for row in rows}) > 1 or found == min(map(len, rows)) - 1  # they part here, or one ends
+    assert found >= length - 1 or len(rows) < 2 or length < 40  # what is left of two such rows costs less
+
+
 def test_a_shared_prompt_is_computed_once(grape: LocalModel) -> None:
     tokens = grape.encode(CANDIDATES)
     before = grape.tokens_processed
     score_responses(grape, CANDIDATES)
-    spent = sum(t.prompt for t in tokens[: len(PROMPTS)]) + sum(len(t.ids) - t.prompt for t in tokens)
+    replies = sum(len(t.ids) - t.prompt - 1 for t in tokens)  # what comes after the end token is not asked
+    spent = sum(t.prompt for t in tokens[: len(PROMPTS)]) + replies
     assert grape.tokens_processed - before == spent
 
 
@@ -92,8 +117,9 @@ def test_sharing_is_for_equal_prompts_that_are_long_enough() -> None:
     assert worth_sharing([row(long, 0), row(long, 0), row(long, 0)]) == []
 
 
+@pytest.mark.parametrize("in_blocks", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_other_families_share_prompts_too(family: str, tiny: LocalModel) -> None:
+def test_other_families_share_prompts_too(family: str, in_blocks: bool) -> None:
     """With a window of attention, with capped logits, and with learnt positions."""
     from models.head import head_of
 
@@ -104,8 +130,12 @@ def test_other_families_share_prompts_too(family: str, tiny: LocalModel) -> None
     ]
     model: Any = type("Model", (), {"network": network, "head": head_of(network), "batch_tokens": 100})()
     model.tokens_processed = 0
-    found = logprobs(model, tokens, [np.array([0, 1]), np.array([2, 3])])
-    for reply, row in zip(found, tokens, strict=True):
+    model.takes_blocks = in_blocks and takes_blocks(network)
+    assert takes_blocks(network) == ("sliding_window" not in FAMILIES[family])
+    groups = [np.array([0, 1]), np.array([2, 3])]
+    found = logprobs(model, tokens, groups)
+    after = logprobs(model, tokens, groups, began(model, tokens[0], 4))  # all begin with the same four tokens
+    for reply, row in zip([*found, *after], [*tokens, *tokens], strict=True):
         with torch.inference_mode():
             states = network.base_model(torch.tensor(row.ids[None], dtype=torch.int64)).last_hidden_state[0]
             [expected] = reply_logprobs(model.head, [(states, row.ids, row.reply)])
