@@ -1,5 +1,6 @@
 """ROUGE-L: how much of a reference's word order a reply keeps."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -49,6 +50,9 @@ def rouge_l(reply: str, references: Sequence[str]) -> float:
 
 @cache
 def _scorer() -> Any:
+    from absl import logging
     from rouge_score.rouge_scorer import RougeScorer  # 2 s to import
 
+    # what absl took for stderr when it was imported, it closes as soon as somebody sets logging up anew
+    logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
     return RougeScorer(["rougeL"], use_stemmer=True)

@@ -1,5 +1,8 @@
 """ROUGE-L by worked numbers."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -51,3 +54,16 @@ def test_references_of_the_row_or_its_gold_reply() -> None:
         RougeL((Example((asked,), "made"),)).items()
     with pytest.raises(InputError, match="must hold a list of texts in meta `references`"):
         RougeL((Example((asked,), "made", {"references": "one"}),)).items()
+
+
+def test_a_redirected_stderr_is_not_closed_when_logging_is_set_up_anew() -> None:
+    script = (
+        "import contextlib, io, logging, logging.config\n"
+        "from eval.rouge import rouge_l\n"
+        "stream = io.StringIO()\n"
+        "with contextlib.redirect_stderr(stream):\n"
+        "    rouge_l('a', ['a'])\n"
+        "logging.config.dictConfig({'version': 1})\n"
+        "assert not stream.closed\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=False).returncode == 0
