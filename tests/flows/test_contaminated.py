@@ -111,7 +111,7 @@ def test_it_is_looked_for_once(made: Made, leaks: Leaks) -> None:
 
 @pytest.mark.parametrize(("rows", "given_away"), [([0, 4], 0), ([0, 1], 1), ([1, 2, 4], 2)])
 def test_chosen_rows_are_looked_at_alone(made: Made, leaks: Leaks, rows: list[int], given_away: int) -> None:
-    assert leaks.chosen(made.selection(rows), made.test.key) == given_away
+    assert len(leaks.chosen(made.selection(rows), made.test.key)) == given_away
 
 
 def test_the_example_of_the_table_shows_both_texts(made: Made, leaks: Leaks) -> None:
