@@ -18,7 +18,7 @@ from flows.run import Counts, Run
 from flows.scale import scaled
 from flows.scale_recipe import Scale
 from flows.workers import Workers
-from models.fingerprint import fingerprint, read_json
+from models.fingerprint import ADAPTER, fingerprint, read_json
 from training.dpo import Dpo
 from training.sft import Sft
 from training.table import TRAINERS
@@ -31,7 +31,6 @@ TRAIN_VERSION = 2
 PRUNE_VERSION = 1
 WEIGHTS = "model"
 FACTS = "training.json"
-ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True, slots=True)

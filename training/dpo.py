@@ -10,9 +10,9 @@ Imports neither torch nor trl: they load when a run starts.
 
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args
 
-from training.kinds import check_kinds
+from training.kinds import check_fields, spec_of
 from training.sft import KNOWN as KNOWN_OF_SFT
 from training.sft import RANGES as RANGES_OF_SFT
 from training.sft import Precision, Sft
@@ -67,15 +67,8 @@ class Dpo:
     def __post_init__(self) -> None:
         object.__setattr__(self, "tuning", tuning_of(self.tuning))
         choices = KNOWN_OF_SFT | {"loss": get_args(Loss), "schedule": get_args(Schedule)}
-        plain = {name: kind for name, kind in get_type_hints(Dpo).items() if name not in {"tuning", *choices}}
-        check_kinds("preference tuning", plain, {name: getattr(self, name) for name in plain})
-        for name, known in choices.items():
-            if (found := getattr(self, name)) not in known:
-                raise InputError(f"unknown {name} {found!r}; known: {', '.join(known)}")
         own = {"beta": (1e-6, 1e3), "label_smoothing": (0.0, 0.499)}
-        for name, (low, high) in (RANGES_OF_SFT | own).items():
-            if hasattr(self, name) and not low <= (found := getattr(self, name)) <= high:
-                raise InputError(f"{name} is {found}; expected {low} to {high}")
+        check_fields("preference tuning", self, choices, RANGES_OF_SFT | own)
         if self.loss == "exo_pair" and not self.label_smoothing:
             raise InputError("loss 'exo_pair' needs a label_smoothing above 0, such as 0.001")
         if self.label_smoothing and self.loss not in SMOOTHED:
@@ -89,9 +82,7 @@ class Dpo:
     @property
     def spec(self) -> Spec:
         """Rebuilds this trainer: `TRAINERS["dpo"](**params)`. Presets have no name of their own in it."""
-        params = {each.name: getattr(self, each.name) for each in fields(self)}
-        tuning = self.tuning.spec
-        return Spec("dpo", params | {"tuning": {"name": tuning.name, **tuning.params}})
+        return spec_of("dpo", self)
 
     @property
     def step_rows(self) -> int:

@@ -3,7 +3,6 @@
 Loads torch, transformers and trl.
 """
 
-import importlib.metadata
 import json
 import math
 import time
@@ -22,7 +21,7 @@ from datasets.table import InMemoryTable
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 
-from models.fingerprint import fetch, fingerprint
+from models.fingerprint import fetch
 from models.network import Loaded
 from models.tokens import load_tokenizer
 from training import record, resume
@@ -31,7 +30,7 @@ from training.cost import forward_flops
 from training.dpo import Dpo
 from training.guard import IGNORED, Guarded
 from training.keeping import Saving
-from training.loop import LIBRARIES, load, positions
+from training.loop import identity_of, load, positions, versions
 from training.order import order
 from training.preferences import guard_pairs
 from training.quiet import quiet
@@ -39,7 +38,7 @@ from training.row_trainer import Diverged, divergence
 from training.tuning.protocol import Setting
 from training.written import write
 from warehouse.errors import InputError
-from warehouse.records import Dataset, canonical
+from warehouse.records import Dataset
 
 # columns of loss.parquet beside those of every run, by the names under which trl logs them
 MEASURED = {
@@ -56,16 +55,12 @@ def train(dpo: Dpo, base: str, data: Dataset, out: Path, seed: int) -> None:
     folder = fetch(base, trust_remote_code=dpo.trust_remote_code)
     tokenizer, chat = load_tokenizer(folder, dpo.template)
     pairs = guard_pairs(data.path, tokenizer, chat, min(dpo.max_length, positions(folder, dpo.trust_remote_code)))
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
-    identity = resume.identity_of(
-        canonical(dict(dpo.spec.params)), fingerprint(base, dpo.template), data.key, str(seed), *versions
-    )
-    start = resume.prepare(out, identity)
+    start = resume.prepare(out, identity_of(dpo, base, data, seed))
     with quiet():
         trainer = build(dpo, load(dpo.shared, base, chat.template), pairs, out, seed)
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
         written = write(trainer, dpo.shared, base, out)
-    _record(dpo, trainer, pairs, written | {"versions": versions}, out)
+    _record(dpo, trainer, pairs, written | {"versions": versions()}, out)
     resume.clear(out)
 
 

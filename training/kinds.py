@@ -1,10 +1,12 @@
 """Whether a value that a recipe gives is of the type that a parameter has."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from warehouse.errors import InputError
+from warehouse.records import Spec
 
 TOLD = {
     int: "a whole number",
@@ -14,6 +16,30 @@ TOLD = {
     dict: "a mapping",
     type(None): "nothing",
 }
+
+
+def spec_of(name: str, trainer: Any) -> Spec:
+    """What rebuilds a trainer, a dataclass: every field, its tuning by name and parameters."""
+    tuning = trainer.tuning.spec
+    params = {each.name: getattr(trainer, each.name) for each in fields(trainer)}
+    return Spec(name, params | {"tuning": {"name": tuning.name, **tuning.params}})
+
+
+def check_fields(
+    what: str, trainer: Any, known: Mapping[str, Sequence[str]], ranges: Mapping[str, tuple[float, float]]
+) -> None:
+    """Raise `InputError` for a field of `trainer` that is of another type, not `known`, or out of its range.
+
+    `ranges` may name fields that this trainer does not have.
+    """
+    plain = {name: kind for name, kind in get_type_hints(type(trainer)).items() if name not in {"tuning", *known}}
+    check_kinds(what, plain, {name: getattr(trainer, name) for name in plain})
+    for name, values in known.items():
+        if (found := getattr(trainer, name)) not in values:
+            raise InputError(f"unknown {name} {found!r}; known: {', '.join(values)}")
+    for name, (low, high) in ranges.items():
+        if hasattr(trainer, name) and not low <= (found := getattr(trainer, name)) <= high:
+            raise InputError(f"{name} is {found}; expected {low} to {high}")
 
 
 def check_kinds(what: str, kinds: Mapping[str, Any], params: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from models.network import Loaded, load_network
 from models.tokens import load_tokenizer
 from training import record, resume
 from training.arguments import arguments
+from training.dpo import Dpo
 from training.gathered import hold_whole
 from training.guard import IGNORED, Guarded, guard
 from training.keeping import Keeping
@@ -133,10 +134,10 @@ def carry_out(
             record.write(out, sft, trainer, facts | {"versions": versions()})
 
 
-def identity_of(sft: Sft, base: str, data: Dataset, seed: int) -> str:
+def identity_of(trainer: Sft | Dpo, base: str, data: Dataset, seed: int) -> str:
     """What makes two calls the same run, of which the second goes on where the first was killed."""
-    params = canonical(dict(sft.spec.params))
-    return resume.identity_of(params, fingerprint(base, sft.template), data.key, str(seed), *versions())
+    params = canonical(dict(trainer.spec.params))
+    return resume.identity_of(params, fingerprint(base, trainer.template), data.key, str(seed), *versions())
 
 
 def versions() -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from models.fingerprint import fetch
+from models.fingerprint import ADAPTER, fetch
 from models.network import load_network
 from training.merge import Cat, Linear, Merge
 from training.merge_adapters import join_adapters
@@ -23,7 +23,6 @@ from warehouse.records import Checkpoint
 
 SHARD_BYTES = 4 * 2**30
 MERGED = "merged.json"
-ADAPTER = "adapter_config.json"
 INDEX = "model.safetensors.index.json"
 TOKENIZER = (
     "tokenizer*",

@@ -7,14 +7,14 @@ model's chat format and checked by `training.guard`; trl is handed ids and label
 Imports neither torch nor trl: they load when a run starts.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from models.chat import TEMPLATES
-from training.kinds import check_kinds
+from training.kinds import check_fields, spec_of
 from training.tuning.full import Full
 from training.tuning.protocol import Tuning
 from training.tuning.table import tuning_of
@@ -88,23 +88,14 @@ class Sft:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tuning", tuning_of(self.tuning))
-        plain = {name: kind for name, kind in get_type_hints(Sft).items() if name not in {"tuning", *KNOWN}}
-        check_kinds("supervised fine-tuning", plain, {name: getattr(self, name) for name in plain})
-        for name, known in KNOWN.items():
-            if (found := getattr(self, name)) not in known:
-                raise InputError(f"unknown {name} {found!r}; known: {', '.join(known)}")
-        for name, (low, high) in RANGES.items():
-            if not low <= (found := getattr(self, name)) <= high:
-                raise InputError(f"{name} is {found}; expected {low} to {high}")
+        check_fields("supervised fine-tuning", self, KNOWN, RANGES)
         if self.schedule in DECAYING and self.warmup + self.decay > 1:
             raise InputError(f"warmup {self.warmup} and decay {self.decay} are more than all steps together")
 
     @property
     def spec(self) -> Spec:
         """Rebuilds this trainer: `TRAINERS["sft"](**params)`. Presets have no name of their own in it."""
-        params = {each.name: getattr(self, each.name) for each in fields(self)}
-        tuning = self.tuning.spec
-        return Spec("sft", params | {"tuning": {"name": tuning.name, **tuning.params}})
+        return spec_of("sft", self)
 
     @property
     def step_rows(self) -> int:

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
+from models.fingerprint import ADAPTER
 from models.network import load_network
 from training.sft import Sft
 
-ADAPTER = "adapter_config.json"
 TOLERANCE = 1e-4  # of the largest logit: what float32 leaves of an exact reload
 ROWS, TOKENS = 4, 64  # that are compared
 
