@@ -113,7 +113,10 @@ class Asker:
                 raise self.sender.halt(outcome.detail)
             if outcome.kind == "too_long" or outcome.kind == "bad_request":
                 return failed(outcome.kind, outcome.detail, request.key)
-            anomalies += outcome.kind == "anomaly"
+            anomalies += outcome.kind in ("anomaly", "foreign")
+            if outcome.kind == "foreign" and anomalies > 1:
+                self._bad += 1
+                return self._given_up(request, outcome, number, tried.unmet)
             failures += outcome.kind == "transient"
             wait = self.retry.wait(number, float(self.rng.random()), outcome.wait)
             if failures >= self.retry.tries or clock() - began + wait > self.retry.seconds:
@@ -131,6 +134,6 @@ class Asker:
         self._bad += completion.failure == "bad_request"
         if self._bad > BAD_ROWS and self._rows <= FIRST_ROWS:
             self.sender.halt(
-                f"{self._bad} of the first {self._rows} requests were refused, the last with: {completion.detail}; "
-                "mend what they have in common, then run again"
+                f"{self._bad} of the first {self._rows} requests were refused or answered by no model, the last with: "
+                f"{completion.detail}; mend what they have in common, then run again"
             )

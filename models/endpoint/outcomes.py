@@ -10,7 +10,7 @@ from models.endpoint.retries import stated_wait
 from warehouse.errors import InputError
 
 Kind: TypeAlias = Literal[
-    "ok", "length", "filtered", "anomaly", "transient", "throttle", "fatal", "too_long", "bad_request"
+    "ok", "length", "filtered", "anomaly", "foreign", "transient", "throttle", "fatal", "too_long", "bad_request"
 ]
 FINAL: frozenset[Kind] = frozenset({"ok", "length", "filtered"})
 TRANSIENT = frozenset({408, 409, 425, *range(500, 600)})
@@ -100,6 +100,8 @@ def _answered(headers: Mapping[str, str], body: bytes, now: float) -> Outcome:
         return Outcome("filtered", reply.refusal[:SHOWN] or "the server's content filter", None, reply)
     if reply.finish_reason == "length":
         return Outcome("length", reply.fault, None, reply)
+    if reply.foreign:
+        return Outcome("foreign", reply.fault, None, reply)
     return Outcome("anomaly", reply.fault, None, reply) if reply.fault else Outcome("ok", "", None, reply)
 
 

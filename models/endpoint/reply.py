@@ -19,7 +19,8 @@ class Reply:
     """One reply as it was read. `tokens` is None where the server states no usable numbers.
 
     `fault` says why there is no text to use; `flags` what was odd about the body but did no harm. `logprobs` are
-    natural logarithms, one per token.
+    natural logarithms, one per token. A `foreign` body does not even begin like a JSON object: a page of a proxy or
+    of a login, and no model was paid for it.
     """
 
     text: str = ""
@@ -30,13 +31,14 @@ class Reply:
     fault: str = ""
     refusal: str = ""
     flags: tuple[str, ...] = ()
+    foreign: bool = False
 
 
 def read_reply(body: bytes) -> Reply:
     """The first choice of a chat completion. Never raises: what cannot be read is a `fault`."""
     value, flags = loaded(body)
     if not isinstance(value, dict):
-        return Reply(fault=f"the body is no JSON object: {shown(body)}", flags=flags)
+        return Reply(fault=f"the body is no JSON object: {shown(body)}", flags=flags, foreign=_foreign(body))
     served = value.get("model")
     tokens = _tokens(value.get("usage"))
     model = mended(served) if isinstance(served, str) else ""
@@ -83,6 +85,10 @@ def loaded(body: bytes) -> tuple[Any, tuple[str, ...]]:
         return None, ()
     wrong = ["replaced_characters"] if REPLACEMENT in text and REPLACEMENT.encode() not in body else []
     return value, (*twice[:1], *wrong)
+
+
+def _foreign(body: bytes) -> bool:
+    return not body.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
 
 
 def mended(text: str) -> str:

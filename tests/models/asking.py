@@ -61,7 +61,7 @@ def spec_of(url: str, model: str, **changes: Any) -> EndpointSpec:
         "base_url": f"{url}/v1",
         "model": model,
         "namespace": "tiny",
-        "timeout": 20.0,
+        "timeout": 60.0,
     }
     return EndpointSpec(**settings | {"max_concurrency": 4, "prices": PRICES} | changes)
 
@@ -80,7 +80,7 @@ def asking(spec: EndpointSpec, store: Path, **settings: Any) -> Iterator[Endpoin
         yield model
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, f"still not so after {seconds:g} s"

@@ -123,13 +123,13 @@ class FaultProxy:
         self._loop.set_exception_handler(lambda _, context: self._errors.append(context))
         self._thread = threading.Thread(target=lambda: self._loop.run_until_complete(self._serve(ready)), daemon=True)
         self._thread.start()
-        assert ready.wait(10), "the proxy did not start"
+        assert ready.wait(60), "the proxy did not start"
         return self
 
     def __exit__(self, *_: object) -> None:
         assert self._thread is not None
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        self._thread.join(60)
         self._loop.close()
         assert not self._errors, f"the proxy itself failed: {self._errors}"
 

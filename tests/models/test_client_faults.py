@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from asking import QUICK, asking, attempts, echo, prompt, prompts, spec_of, unhurried, wait_for
@@ -34,7 +35,12 @@ ONCE_MORE = [
     "empty_content",
     "mistyped",
 ]
-STATED = {"throttled_seconds": 7.0, "throttled_date": 8.0, "throttled_ms": 0.15, "throttled_reset": 62.5}  # seconds
+STATED = {  # seconds, at least and at most; a date has no parts of a second
+    "throttled_seconds": (7.0, 7.0),
+    "throttled_date": (5.0, 9.0),
+    "throttled_ms": (0.15, 0.15),
+    "throttled_reset": (62.5, 62.5),
+}
 TAKEN = {  # and the flag that tells a reader of the ledger
     "slow_start": "",
     "slow_drip": "",
@@ -54,7 +60,7 @@ ROW = {
     "content_filter": "filtered",
 }
 ENDPOINT = ["no_quota", "unauthorized", "forbidden", "no_model"]
-ANOMALIES = ["html", "body_no_json", "no_choices", "null_content", "empty_content", "mistyped"]
+ANOMALIES = ["body_no_json", "no_choices", "null_content", "empty_content", "mistyped"]
 TRANSIENT = ["error_500", "error_503", "error_529", "reset", "closed", "cut"]
 
 
@@ -68,9 +74,10 @@ def test_every_fault_has_a_stated_end():
 @pytest.mark.parametrize("fault", ONCE_MORE)
 def test_what_may_pass_is_asked_once_more(fault, tmp_path):
     waits: list[float] = []
+    given = {"timeout": 1.0} if fault.startswith("endless") else {}
     with (
         FaultProxy(echo, scripted({"2 + 2": [fault]})) as proxy,
-        asking(spec_of(proxy.url, "m", timeout=0.4), tmp_path / "r.sqlite", clock=unhurried(waits)) as model,
+        asking(spec_of(proxy.url, "m", **given), tmp_path / "r.sqlite", clock=unhurried(waits)) as model,
     ):
         reply, other = model.complete([prompt("2 + 2?"), prompt("another")])
         assert (reply.failure, reply.finish_reason) == ("", "stop")
@@ -79,7 +86,8 @@ def test_what_may_pass_is_asked_once_more(fault, tmp_path):
         assert proxy.calls == 3
         assert len(attempts(tmp_path / "r.sqlite")) == 3
     [wait] = waits
-    assert STATED.get(fault, 0) <= wait <= STATED.get(fault, 0) + 1 + QUICK.base
+    least, most = STATED.get(fault, (0, 0))
+    assert least <= wait <= most + QUICK.base
 
 
 @pytest.mark.parametrize(("fault", "flag"), TAKEN.items())
@@ -127,10 +135,10 @@ def test_what_a_person_must_mend_is_said_in_one_line_and_keeps_what_was_answered
         spec = spec_of(proxy.url, "m", max_concurrency=1)
         with asking(spec, tmp_path / "r.sqlite") as model:
             futures = [model.submit(each) for each in prompts(6)]
-            assert [future.result(10).failure for future in futures[:3]] == ["", "", ""]
+            assert [future.result(60).failure for future in futures[:3]] == ["", "", ""]
             for future in futures[3:]:
                 with pytest.raises(EndpointDown, match=r"^[^\n]*tiny[^\n]*$"):
-                    future.result(10)
+                    future.result(60)
         assert 4 <= proxy.calls <= 4 + 1
         proxy.forget()
         proxy.plan = clean
@@ -172,13 +180,15 @@ def test_a_reply_that_stays_unusable_is_empty_after_one_more_try_and_is_not_boug
 
 def test_an_endpoint_that_throttles_for_ever_is_given_up_when_the_time_is_over(tmp_path):
     policy = Retry(tries=2, seconds=0.5, base=0.002, cap=0.01)
+    waits: list[float] = []
+    clock = replace(unhurried(waits), monotonic=lambda: sum(waits))
     with (
         FaultProxy(echo, always("throttled_ms")) as proxy,
-        asking(spec_of(proxy.url, "m"), tmp_path / "r.sqlite", retry=policy) as model,
+        asking(spec_of(proxy.url, "m"), tmp_path / "r.sqlite", retry=policy, clock=clock) as model,
     ):
         [reply] = model.complete([prompt("2 + 2?")])
         assert reply.failure == "unreachable"
-        assert 2 < proxy.calls <= 1 + 0.5 / 0.15
+        assert proxy.calls == 4  # at 0, 0.15, 0.3 and 0.45 s
 
 
 def test_throttling_halves_how_many_are_asked_at_once_and_stops_no_row(tmp_path):

@@ -99,7 +99,9 @@ def test_no_paid_reply_is_lost_by_an_error_of_whoever_reads_it(proxy, spec, stor
 
 # I3
 def test_an_unchanged_rerun_asks_nothing_but_what_failed(proxy, spec, store):
-    proxy.plan = scripted({"number 001": ["error_503"] * 6, "number 002": ["bad_request"], "number 004": ["html"] * 2})
+    proxy.plan = scripted(
+        {"number 001": ["error_503"] * 6, "number 002": ["bad_request"], "number 004": ["body_no_json"] * 2}
+    )
     first = ask(spec, store, prompts(6))
     assert [reply.failure for reply in first] == ["", "unreachable", "bad_request", "", "empty", ""]
     assert proxy.calls == 3 + 6 + 1 + 2
@@ -221,7 +223,7 @@ def start(url: str, model: str, store: Path, rows: int, concurrency: int) -> "su
 
 
 def finish(process: "subprocess.Popen[str]") -> list[list[str]]:
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     found: list[list[str]] = json.loads(out)
     return found
@@ -285,7 +287,12 @@ def test_each_row_ends_in_one_stated_outcome(proxy, spec, store):
         yield [Emit((end,))]
 
     wanted = prompts(30)
-    doomed = {"number 000": "error_500", "number 001": "html", "number 002": "content_filter", "number 003": "too_long"}
+    doomed = {
+        "number 000": "error_500",
+        "number 001": "body_no_json",
+        "number 002": "content_filter",
+        "number 003": "too_long",
+    }
     proxy.plan = scripted({word: [fault] * 6 for word, fault in doomed.items()})
     ends = Collected()
     with asking(spec, store) as model:

@@ -1,5 +1,6 @@
 """Many dialogues in rounds: who is asked what, when, and in which order the answers come back."""
 
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -156,17 +157,20 @@ def test_each_gives_results_in_order_and_nothing_for_nothing() -> None:
 
 
 class Outside(CannedModel):
-    """Answers each prompt on a thread of its own, after as many milliseconds as the prompt says."""
+    """Answers each prompt on a thread of its own, after as many milliseconds as it says; 0 once `told` where given."""
 
-    def __init__(self) -> None:
+    def __init__(self, told: threading.Event | None = None) -> None:
         super().__init__(lambda prompt: prompt.messages[-1].content)
-        self.threads = ThreadPoolExecutor(16)
+        self.threads, self.told = ThreadPoolExecutor(16), told
 
     def submit(self, prompt: Prompt) -> Future[Completion]:
         return self.threads.submit(self._late, prompt)
 
     def _late(self, prompt: Prompt) -> Completion:
-        time.sleep(int(prompt.messages[-1].content) / 1000)
+        wait = int(prompt.messages[-1].content)
+        if self.told and not wait:
+            self.told.wait(60)
+        time.sleep(wait / 1000)
         return self.complete([prompt])[0]
 
 
@@ -208,13 +212,15 @@ def test_rows_and_results_are_in_order_however_the_answers_come_in(wave: int) ->
 
 def test_no_dialogue_waits_for_a_slow_neighbour() -> None:
     heard: list[str] = []
+    done = threading.Event()
 
     def in_turn(name: str, waits: Sequence[int]) -> Dialogue[None]:
         for wait in waits:
             yield [ask(str(wait))]
             heard.append(name)
+        done.set()
 
-    converse([in_turn("slow", [400]), in_turn("quick", [1, 1, 1])], {"generator": Outside()})
+    converse([in_turn("slow", [0]), in_turn("quick", [1, 1, 1])], {"generator": Outside(done)})
     assert heard == ["quick", "quick", "quick", "slow"]
 
 

@@ -117,8 +117,8 @@ CASES: list[tuple[str, list[Says], str, str, list[str]]] = [
     ("context", [Says(TOO_LONG, 400)], "too_long", "", ["too_long"]),
     ("throttled", [Says({}, 429, {"Retry-After-ms": "3"}), Says(reply("a"))], "", "a", ["throttle", "ok"]),
     ("burst", [Says({}, 500), Says(b"", 503), Says({}, 529), Says(reply("a"))], "", "a", ["transient"] * 3 + ["ok"]),
-    ("html", [Says(b"<html>"), Says(reply("a"))], "", "a", ["anomaly", "ok"]),
-    ("html twice", [Says(b"<html>")], "empty", "", ["anomaly"] * 2),
+    ("html", [Says(b"<html>"), Says(reply("a"))], "", "a", ["foreign", "ok"]),
+    ("html twice", [Says(b"<html>")], "unreachable", "", ["foreign"] * 2),
     ("null", [Says(NULL)], "empty", "", ["anomaly"] * 2),
     ("no choice", [Says(reply("a") | {"choices": []}), Says(reply("b"))], "", "b", ["anomaly", "ok"]),
     ("wrong types", [Says({"choices": "x", "usage": 3}), Says(reply("b"))], "", "b", ["anomaly", "ok"]),
@@ -142,13 +142,25 @@ def test_every_request_ends_in_a_stated_outcome(
 
 
 def test_what_is_final_is_kept_and_what_is_not_is_asked_again(store: ResponseStore) -> None:
-    for said, more in ((Says(NULL), 0), (Says(reply("", "content_filter")), 0), (Says(TOO_LONG, 400), 1)):
+    page = Says(b"<html>log in</html>")
+    for said, sent in ((Says(NULL), 2), (Says(reply("", "content_filter")), 1), (Says(TOO_LONG, 400), 2), (page, 4)):
         with serving(partial(constant, said)) as asked:
             for _ in range(2):
                 with EndpointModel(asked.spec(), store, retry=QUICK) as model:
                     [found] = model.complete([ask()])
                     assert found.failure
-            assert len(asked.bodies) == {0: 1, 1: 2}[more] + (said.body is NULL)
+            assert len(asked.bodies) == sent
+
+
+def test_an_endpoint_that_answers_with_pages_stops(store: ResponseStore) -> None:
+    with (
+        serving(partial(constant, Says(b"<html>log in</html>"))) as asked,
+        EndpointModel(asked.spec(max_concurrency=1), store, retry=QUICK) as model,
+        pytest.raises(
+            EndpointDown, match=r"answered by no model, the last with: .*no JSON object: <html>log in</html>"
+        ),
+    ):
+        model.complete(PROMPTS)
 
 
 LONE = b'{"choices":[{"message":{"content":"a\\ud800b\\u0000"},"finish_reason":"stop"}],"usage":{}}'
@@ -176,10 +188,10 @@ def test_odd_bodies_are_read_and_flagged(store: ResponseStore, body: bytes | Bod
 
 def test_a_body_that_never_ends_is_given_up(store: ResponseStore) -> None:
     [found], asked = answers(
-        store, lambda *_: Says(b"{", drip=True), ask(), timeout=0.05, retry=Retry(tries=2, base=0.001)
+        store, lambda *_: Says(b"{", drip=True), ask(), timeout=0.5, retry=Retry(tries=2, base=0.001)
     )
     assert (found.failure, len(asked.bodies)) == ("unreachable", 2)
-    assert "no whole reply within 0.05 s" in found.detail
+    assert "no whole reply within 0.5 s" in found.detail
 
 
 def test_a_body_larger_than_any_reply_is_no_reply(store: ResponseStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,11 +220,11 @@ def test_a_fatal_answer_ends_all_that_waits_with_one_line(
         with EndpointModel(spec, store, retry=QUICK) as model:
             assert model.complete(PROMPTS[:1])[0].text == "TEXT 0"
             futures = [model.submit(prompt) for prompt in PROMPTS[1:]]
-            wait(futures, 10)
+            wait(futures, 60)
             errors = {str(future.exception()) for future in futures}
             assert len(errors) == 1
             with pytest.raises(EndpointDown, match=message) as caught:
-                model.submit(ask("later")).result(10)
+                model.submit(ask("later")).result(60)
             assert "\n" not in str(caught.value)
             assert asked.url in str(caught.value)
             assert "s3cret" not in str(caught.value)
@@ -315,16 +327,16 @@ def test_a_budget_in_usd_needs_prices(store: ResponseStore) -> None:
 
 @pytest.mark.parametrize("limit", [1, 3])
 def test_concurrency_is_bounded_and_changes_no_reply(store: ResponseStore, limit: int) -> None:
-    found, asked = answers(store, lambda b, n: Says(echo(b, n).body, after=0.1), *PROMPTS, max_concurrency=limit)
+    found, asked = answers(store, lambda b, n: Says(echo(b, n).body, after=0.1), *PROMPTS[:9], max_concurrency=limit)
     assert asked.most == limit
-    assert [one.text for one in found] == [text.upper() for text in TEXTS]
+    assert [one.text for one in found] == [text.upper() for text in TEXTS[:9]]
 
 
 def test_futures_that_are_cancelled_in_time_are_not_asked(store: ResponseStore) -> None:
     release = threading.Event()
 
     def held(body: Body, number: int) -> Says:
-        release.wait(5)
+        release.wait(60)
         return echo(body, number)
 
     with serving(held) as asked, EndpointModel(asked.spec(max_concurrency=1), store) as model:
@@ -333,12 +345,12 @@ def test_futures_that_are_cancelled_in_time_are_not_asked(store: ResponseStore) 
         for future in futures[1:]:
             future.cancel()
         release.set()
-        assert futures[0].result(5).text == "TEXT 0"
+        assert futures[0].result(60).text == "TEXT 0"
     assert asked.texts() == ["text 0"]
 
 
 def test_closing_waits_for_what_has_left_and_keeps_it(store: ResponseStore) -> None:
-    with serving(lambda body, n: Says(echo(body, n).body, after=0.1)) as asked:
+    with serving(lambda body, n: Says(echo(body, n).body, after=1.0)) as asked:
         model = EndpointModel(asked.spec(max_concurrency=2), store)
         futures = [model.submit(prompt) for prompt in PROMPTS]
         _until(lambda: len(asked.bodies) == 2)
@@ -368,7 +380,7 @@ def test_two_models_on_one_store_buy_nothing_twice(store: ResponseStore) -> None
     with serving(lambda body, n: Says(echo(body, n).body, after=0.03)) as asked:
         with EndpointModel(asked.spec(), store) as one, EndpointModel(asked.spec(), store) as other:
             futures = [model.submit(prompt) for prompt in PROMPTS for model in (one, other)]
-            assert [future.result(10).text for future in futures] == [t.upper() for t in TEXTS for _ in range(2)]
+            assert [future.result(60).text for future in futures] == [t.upper() for t in TEXTS for _ in range(2)]
         assert sorted(asked.texts()) == sorted(TEXTS)
 
 
@@ -502,7 +514,7 @@ def test_a_system_prompt_and_every_parameter_are_sent(store: ResponseStore) -> N
 
 def _until(true: Callable[[], bool]) -> None:
     waiting = threading.Event()
-    for _ in range(2000):
+    for _ in range(12000):
         if true():
             return
         waiting.wait(0.005)

@@ -24,7 +24,7 @@ def body(said: str) -> bytes:
 
 
 def ask(proxy: FaultProxy, said: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=5)
+    connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=60)
     try:
         connection.request("POST", "/v1/chat/completions", body(said), {"Authorization": "Bearer k"})
         answer = connection.getresponse()
@@ -111,7 +111,7 @@ def test_a_body_that_is_no_json(fault):
 @pytest.mark.parametrize("fault", ["endless", "endless_drip"])
 def test_an_endless_answer_goes_on_until_the_client_leaves(fault):
     with FaultProxy(reply, always(fault)) as proxy:
-        connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=5)
+        connection = http.client.HTTPConnection(urlsplit(proxy.url).netloc, timeout=60)
         connection.request("POST", "/v1/chat/completions", body("2 + 2?"))
         assert len(connection.getresponse().read(20)) == 20
         connection.close()
@@ -119,7 +119,7 @@ def test_an_endless_answer_goes_on_until_the_client_leaves(fault):
 
 def test_an_answer_sent_twice_leaves_its_copy_on_the_connection():
     asked = body("2 + 2?")
-    with FaultProxy(reply, always("twice")) as proxy, socket.create_connection(("127.0.0.1", port(proxy)), 5) as wire:
+    with FaultProxy(reply, always("twice")) as proxy, socket.create_connection(("127.0.0.1", port(proxy)), 60) as wire:
         wire.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (len(asked), asked))
         came = b""
         while came.count(b'"total_tokens": 11}}') < 2:

@@ -5,10 +5,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from models.fingerprint import MINILM, TINY, check_adapter, fetch, fingerprint, resolve
+from models.fingerprint import MINILM, TINY, check_adapter, fetch, fingerprint, resolve, shapes_of
 from models.local import LocalModel
 from warehouse.errors import InputError
 
@@ -29,9 +30,9 @@ def test_the_same_files_elsewhere_have_the_same_fingerprint(copy: Path, tiny_mod
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"])
 def test_every_file_that_decides_an_answer_counts(copy: Path, name: str) -> None:
-    before = fingerprint(str(copy))
-    with (copy / name).open("ab") as file:
-        file.write(b" ")
+    before, content = fingerprint(str(copy)), (copy / name).read_bytes() if (copy / name).exists() else b""
+    changed = content[:-1] + bytes([content[-1] ^ 1]) if name.endswith(".safetensors") else content + b" "
+    (copy / name).write_bytes(changed)
     assert fingerprint(str(copy)) != before
 
 
@@ -69,7 +70,11 @@ def test_a_hub_name_in_the_cache_needs_no_network(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert resolve("owner/tiny").folder == repository / "snapshots" / commit
     assert fingerprint("owner/tiny") == fingerprint(str(tiny_model_dir))
-    (repository / "snapshots" / commit / "model.safetensors").unlink()
+    weights = repository / "snapshots" / commit / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(InputError, match=f"{weights} is cut short"):
+        fetch("owner/tiny")
+    weights.unlink()
     assert resolve("owner/tiny").folder is None
 
 
@@ -119,6 +124,40 @@ def test_missing_shards_are_named(copy: Path) -> None:
     (copy / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(InputError, match=r"lacks 1 of 2 weight files: model-2\.safetensors"):
         resolve(str(copy))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda whole: whole[:-1],
+            r"is cut short or changed: found {cut} bytes, and its header says {all}; delete it and fetch",
+        ),
+        (lambda whole: whole + b" ", r"and its header says {all};"),
+        (
+            lambda whole: whole[:40],
+            "is cut short, or no safetensors file: found 40 bytes without a whole header; delete",
+        ),
+        (lambda whole: b"not a tensor", "found 12 bytes without a whole header"),
+        (lambda whole: b"", "found 0 bytes without a whole header"),
+        (lambda whole: (2).to_bytes(8, "little") + b"[]", "found 10 bytes without a whole header"),
+    ],
+)
+def test_weights_cut_short_are_named_before_they_are_read(copy: Path, change: Any, message: str) -> None:
+    second = copy / "model-2.safetensors"  # every shard is looked at
+    whole = (copy / "model.safetensors").read_bytes()
+    second.write_bytes(change(whole))
+    expected = message.format(all=f"{len(whole):,}", cut=f"{len(whole) - 1:,}")
+    for asked in (resolve, fetch, fingerprint):
+        with pytest.raises(InputError, match=f"{second} .*{expected}|{second} {expected}"):
+            asked(str(copy))
+
+
+def test_shapes_are_those_of_the_loaded_weights(tiny: LocalModel, tiny_model_dir: Path) -> None:
+    loaded = {name: tuple(weight.shape) for name, weight in tiny.network.state_dict().items()}
+    found = shapes_of(tiny_model_dir)
+    assert found == {name: loaded[name] for name in found}
+    assert loaded.keys() - found.keys() == {"lm_head.weight"}  # tied to the embeddings
 
 
 def test_an_adapter_is_no_whole_model(copy: Path) -> None:

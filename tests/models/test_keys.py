@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.cache_utils import DynamicCache
 
-from models.keys import GROWTH, Roomy, fork, join, keep, keeps_all
+from models.keys import GROWTH, Roomy, Space, Written, cache_of, fork, keep, keeps_all
 
 Step = tuple[int, list[int]]  # tokens that come, then numbers that decide who stays in which order
 
@@ -67,13 +67,19 @@ def test_a_fork_is_written_on_and_its_origin_is_not() -> None:
     assert torch.equal(fork(filled(1, 3), torch.tensor([0, 0])).layers[0].keys, filled(1, 3).layers[0].keys[[0, 0]])
 
 
-def test_joined_rows_end_together_and_begin_with_zeros() -> None:
-    long, short = filled(2, 5), filled(3, 3, seed=1)
-    joined = join([long, short]).layers[0]
-    assert isinstance(joined, Roomy)
-    assert torch.equal(joined.keys[:2], long.layers[0].keys)
-    assert torch.equal(joined.values[2:, :, 2:], short.layers[0].values)
-    assert not joined.keys[2:, :, :2].any()
+def test_rows_written_part_by_part_end_together_and_begin_with_zeros() -> None:
+    space, long, short = Space(5, 7), parts(2, 5, 0), parts(3, 3, 1)
+    caches: list[Any] = [cache_of([Written(space, first, 5)]) for first in (0, 2)]
+    assert [cache.update(*part, 0)[0] is part[0] for cache, part in zip(caches, (long, short), strict=True)]
+    assert [cache.get_seq_length() for cache in caches] == [5, 3]
+    whole = Roomy(space.parts, 5, 5)
+    assert torch.equal(whole.keys[:2], long[0])
+    assert torch.equal(whole.values[2:, :, 2:], short[1])
+    assert not whole.keys[2:, :, :2].any()
+    assert torch.equal(caches[1].layers[0].values, short[1])
+    place = whole.keys.data_ptr()
+    whole.update(*parts(5, 2, 2))
+    assert whole.keys.data_ptr() == place
 
 
 def test_a_window_of_attention_does_not_keep_all() -> None:

@@ -15,7 +15,7 @@ from models.verify.unit_test import UnitTest, code_in
 from warehouse.errors import InputError
 from warehouse.records import Example, Message
 
-RUNS = "import sys\nexec(sys.stdin.read())"
+RUNS = f"import sys\nexec(sys.stdin.read())  # for {os.getpid()}"  # told apart from those of other test runs
 SHORT, LONG = Limits(wall_seconds=1.0), Limits(wall_seconds=20.0)
 ADD = "def add(a, b):\n    return a + b\n"
 TESTS = ["assert add(1, 2) == 3", "assert add(-1, 1) == 0"]
@@ -58,7 +58,7 @@ HIDES = """
 import os, time
 if os.fork() == 0:
     os.setsid()
-    if os.fork() == 0: time.sleep(4321.5)
+    if os.fork() == 0: time.sleep(4321)
     os._exit(0)
 """
 SEES = """
@@ -74,7 +74,7 @@ print(asked, libc.setuid(0), libc.chroot(b"."))
 """
 
 
-def run(code: str, limits: Limits = SHORT) -> Ran:
+def run(code: str, limits: Limits = LONG) -> Ran:
     [ran] = run_all(RUNS, [code], limits)
     return ran
 
@@ -132,7 +132,7 @@ def test_setup_runs_before_the_tests_and_one_text_is_one_test() -> None:
     ],
 )  # fmt: skip
 def test_code_that_is_not_right_does_not_pass(code: str, reason: str) -> None:
-    [verdict] = judge(code, wall_seconds=1.0)
+    [verdict] = judge(code, wall_seconds=1.0 if reason == "timeout" else 20.0)
     assert (verdict.right, verdict.reason) == (False, reason)
 
 
@@ -165,7 +165,7 @@ def test_code_is_found_in_replies() -> None:
 
 def test_replies_are_judged_each_by_itself() -> None:
     fine, hang = ADD, "while True: pass"
-    assert [v.reason for v in judge(fine, hang, fine, "", fine, wall_seconds=1.0)] == [
+    assert [v.reason for v in judge(fine, hang, fine, "", fine, wall_seconds=3.0)] == [
         "",
         "timeout",
         "",
@@ -188,10 +188,10 @@ def test_code_can_write_only_where_it_is_and_only_so_much() -> None:
     assert run("open('x', 'w').write('hi'); print(open('x').read())").output == "hi\n"
     for place in ("/x", "/usr/x", os.path.dirname(os.__file__) + "/x", "/dev/x"):
         assert "Read-only file system" in run(f"open({place!r}, 'w')").detail
-    assert "OSError" in run("open('x', 'w').write('x' * 20_000_000)", LONG).detail
+    assert "OSError" in run("open('x', 'w').write('x' * 20_000_000)").detail
     many = "for i in range(9): open(str(i), 'w').write('x' * 4_000_000)"
-    assert "No space left" in run(many, LONG).detail
-    assert "too large" in run("print('x' * 20_000_000)", LONG).detail
+    assert "No space left" in run(many).detail
+    assert "too large" in run("print('x' * 20_000_000)").detail
 
 
 def test_code_reaches_no_network() -> None:
@@ -205,27 +205,24 @@ def test_code_can_get_no_rights() -> None:
 
 
 def test_a_fork_bomb_ends_with_its_jail() -> None:
-    assert 1 <= int(run(FORKS, LONG).output) <= 16
-    bomb = run("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass")
+    assert 1 <= int(run(FORKS).output) <= 16
+    bomb = run("import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", SHORT)
     assert bomb.ended == "timeout"
 
 
 def test_what_code_leaves_behind_is_killed() -> None:
     """A process that has a session of its own still ends with the jail."""
-    assert run(HIDES, LONG).ended == "finished"
+    assert run(HIDES).ended == "finished"
     assert left_behind() == []
-    assert run(HIDES + "time.sleep(4321.5)").ended == "timeout"
+    assert run(HIDES + "time.sleep(4321)", SHORT).ended == "timeout"
     assert left_behind() == []
 
 
 def left_behind() -> list[str]:
     """The processes that run this file's programs, waited for a little: the kernel kills them one by one."""
-    found = [command for command in processes() if "4321.5" in command or RUNS in command]
-    for _ in range(20):
-        if not found:
-            break
+    until = time.monotonic() + 60
+    while (found := [command for command in processes() if RUNS in command]) and time.monotonic() < until:
         time.sleep(0.01)
-        found = [command for command in processes() if "4321.5" in command or RUNS in command]
     return found
 
 
@@ -241,7 +238,7 @@ def processes() -> list[str]:
 
 def test_a_wall_clock_that_runs_out_is_a_timeout_whatever_was_printed() -> None:
     began = time.monotonic()
-    ran = run("print('x', flush=True)\nimport time\ntime.sleep(60)")
+    ran = run("print('x', flush=True)\nimport time\ntime.sleep(60)", SHORT)
     assert (ran.ended, ran.output) == ("timeout", "x\n")
     assert time.monotonic() - began < 20
 
@@ -255,7 +252,7 @@ def test_without_namespaces_code_runs_only_where_that_was_asked_for(
     monkeypatch.setattr(sandbox, "JAIL", denied)
     with pytest.raises(InputError, match=r"cannot be jailed on this machine .*unshare.*weak: true"):
         judge(ADD)
-    assert [v.reason for v in judge(ADD, "while True: pass", weak=True, wall_seconds=1.0)] == ["", "timeout"]
+    assert [v.reason for v in judge(ADD, "while True: pass", weak=True, wall_seconds=3.0)] == ["", "timeout"]
 
 
 def test_no_code_no_process() -> None:

@@ -109,7 +109,7 @@ QUICKLY_REFUSED = [
 def test_hostile_answers_are_not_right(math: Mathematics) -> None:
     began = time.monotonic()
     assert not any(verdict.right for verdict in judge(math, "12", QUICKLY_REFUSED))
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50
     assert judge(math, "12", boxed("12"))[0].right
 
 
@@ -130,8 +130,8 @@ def test_what_would_hang_is_killed_and_counted_apart_from_wrong(hasty: Mathemati
 
 def test_a_late_verdict_does_not_answer_the_next_question() -> None:
     """What is slow but ends must not leave its line for the next one to read."""
-    workers = Workers((sys.executable, "-uc", START + "time.sleep(float(line)); print(line.strip())"), 1, 0.3)
-    assert workers.ask(["0.0", "0.5", "0.01"]) == [Answered("0.0"), Answered(fault="timeout"), Answered("0.01")]
+    workers = Workers((sys.executable, "-uc", START + "time.sleep(float(line)); print(line.strip())"), 1, 1.0)
+    assert workers.ask(["0.0", "1.2", "0.01"]) == [Answered("0.0"), Answered(fault="timeout"), Answered("0.01")]
     workers.close()
 
 
@@ -160,7 +160,7 @@ def test_an_orphaned_worker_ends_itself() -> None:
         assert worker.stdout.readline() == b"ready\n"
         worker.stdin.write(b'[["12"], "10^{10^{10}}"]\n')
         worker.stdin.flush()
-        assert worker.wait(20) == -signal.SIGALRM
+        assert worker.wait(120) == -signal.SIGALRM
     finally:
         worker.kill()
         worker.communicate()

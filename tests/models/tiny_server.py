@@ -23,7 +23,8 @@ TEMPLATE = """\
 {{ message['content'] }}<|end|>
 {% endfor %}{% if add_generation_prompt %}<|assistant|>
 {% endif %}"""
-START_SECONDS = 120
+START_SECONDS = 300
+TRIES = 3  # another program may take the port before the server does
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +51,25 @@ def chat_model(weights: Path, folder: Path) -> Path:
 @contextmanager
 def tiny_server(model: Path, log: Path) -> Iterator[TinyServer]:
     """Runs until the end of the block; raises with the server's own words where it does not start."""
-    port = _free_port()
+    for _ in range(TRIES):
+        port = _free_port()
+        server = _start(model, port, log)
+        try:
+            if _answers(f"http://127.0.0.1:{port}", server):
+                yield TinyServer(f"http://127.0.0.1:{port}", str(model))
+                return
+        finally:
+            server.kill()
+            server.wait()
+    raise AssertionError(f"transformers serve did not start:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def _start(model: Path, port: int, log: Path) -> "subprocess.Popen[bytes]":
     program = Path(sys.executable).with_name("transformers")
     command = [str(program), "serve", str(model), "--device", "cpu", "--host", "127.0.0.1", "--port", str(port)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HOME": str(log.parent / "hub")}
     with log.open("wb") as out:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HOME": str(log.parent / "hub")}
-        server = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
-    try:
-        found = TinyServer(f"http://127.0.0.1:{port}", str(model))
-        _wait(found.url, server, log)
-        yield found
-    finally:
-        server.kill()
-        server.wait(10)
+        return subprocess.Popen(command, stdout=out, stderr=out, env=environment)
 
 
 def _free_port() -> int:
@@ -72,13 +79,13 @@ def _free_port() -> int:
         return port
 
 
-def _wait(url: str, server: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Until `/health` answers; `/v1/models` would not do, it fails where there is no folder of downloaded models."""
+def _answers(url: str, server: "subprocess.Popen[bytes]") -> bool:
+    """Whether `/health` answers in time; `/v1/models` fails where there is no folder of downloaded models."""
     until = time.monotonic() + START_SECONDS
     while time.monotonic() < until and server.poll() is None:
         try:
             with urllib.request.urlopen(f"{url}/health", timeout=5):
-                return
+                return server.poll() is None
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.1)
-    raise AssertionError(f"transformers serve did not start:\n{log.read_text(errors='replace')[-2000:]}")
+    return False
