@@ -31,7 +31,7 @@ bench: $(READY)
 
 # The selection methods and the signals they read against their peers.
 bench-selection: $(READY)
-	@status=0; for name in selection greedy got_d ngrams encode scoring; do \
+	@status=0; for name in selection greedy got_d ngrams encode scoring sweep; do \
 	  $(BIN)/python benchmarks/bench_$$name.py || status=1; done; exit $$status
 
 # The endpoint client against openai's own, on a server that answers in 50 ms: two and a half minutes.

@@ -6,7 +6,7 @@ The same items, the same weights (winnow-tiny after 450 rows, float32), the same
 both. lm-eval is timed at batch sizes 1, 16 and 64, and its best counts; 64 is what its "auto" settles on here, after
 half a minute of trying that it is spared. Both sides answer once before they are timed and take turns; medians of three
 rounds are shown, in items per second of processor time, which other processes disturb less than the clock. What both
-answered is compared.
+answered is compared. Every round encodes its prompts anew.
 
 Worked examples are part of the questions, as benchmarks ask them. Without them prompts share nothing, and most of the
 time goes into the same matrix products on both sides; the goal is the same.
@@ -36,6 +36,7 @@ from eval.rows import RowTask
 from eval.suite_rows import own_task
 from eval.tasks import ExactMatch
 from models.converse import converse
+from models.encoded import Encoded
 from models.local import LocalModel
 
 T = TypeVar("T")
@@ -62,12 +63,14 @@ def timed(sides: dict[str, Callable[[], T]]) -> tuple[dict[str, float], dict[str
 
 def scores(model: LocalModel, task: Choice) -> list[float]:
     """Prompts counted, choices scored and graded: all that `assess` does but intervals, which the peer is spared."""
+    model.encoded = Encoded(model.backend, model.chat)  # nothing is remembered of the round before
     items = fitted(task.items(), model, task.truncate)
     return [score.values["accuracy"] for score in converse((task.attempt(item) for item in items), {TUNED: model})]
 
 
 def replies(model: LocalModel, task: ExactMatch) -> list[float]:
     """Replies written and graded; the loss of the gold reply, which the peer does not measure, is left out."""
+    model.encoded = Encoded(model.backend, model.chat)
     items = fitted(task.items(), model, task.truncate)
     written = model.complete([task.prompt(item) for item in items])
     pairs = zip(items, written, strict=True)

@@ -2,13 +2,17 @@
 
 gradients of LoRA factors.
 
+One thread for all: two wait for each other wherever a core is shared, and then a minute's work takes ten. The three
+ways of scoring take turns, part by part of the rows, each once: what else the machine does slows all alike, and the
+slow peer is run once for both comparisons. 5,000 rows take about five minutes of one core.
+
 python benchmarks/bench_scoring.py [--json] [--rows N]
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -25,6 +29,7 @@ from models.lora import fresh_factors
 from warehouse.records import Message, Messages
 
 MODEL = "winnow-tiny"
+PARTS, FIRST = 5, 64  # parts of the rows that are scored in turn; rows that each way scores before time is taken
 
 
 def text(median: float, rng: np.random.Generator, spread: float = 1) -> str:
@@ -60,6 +65,24 @@ def by_transformers(network: torch.nn.Module, rows: Sequence[Tokens]) -> NDArray
     return np.array(found, np.float32)
 
 
+def scored(model: LocalModel, rows: Sequence[Tokens]) -> NDArray[np.float32]:
+    """As `by_transformers`, by ours."""
+    return response_values(model.read(rows, LOGPROBS))[:, 0]
+
+
+def in_turns(
+    ways: Sequence[Callable[[Sequence[Tokens]], NDArray[np.float32]]], rows: Sequence[Tokens]
+) -> list[tuple[float, NDArray[np.float32]]]:
+    """Seconds and scores (n,) of each way, after a first call that is not counted."""
+    for way in ways:
+        way(rows[:FIRST])
+    size = -(-len(rows) // PARTS)
+    parts = [rows[at : at + size] for at in range(0, len(rows), size)]
+    taken = [[best_of(1, partial(way, part)) for way in ways] for part in parts]
+    found = zip(*taken, strict=True)
+    return [(sum(seconds for seconds, _ in each), np.concatenate([scores for _, scores in each])) for each in found]
+
+
 def plain(model: LocalModel, rows: Sequence[Messages]) -> NDArray[np.float32]:
     return response_values(model.read(model.encode(rows), LOGPROBS))
 
@@ -70,22 +93,21 @@ def agree(mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> None:
 
 
 def measure(n: int) -> Iterator[Row]:
+    torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     model = LocalModel.load(MODEL, dtype="float32", device="cpu", template="grape")
     rows = conversations(n, rng)
-    tokens = model.encode(rows)
-    peer = partial(by_transformers, model.network, tokens)
-    seconds, mine, theirs, losses = race(2, lambda: response_values(model.read(tokens, LOGPROBS)), peer)
-    agree(mine[:, 0], losses)
-    yield Row(f"{n:,} replies scored, float32, against transformers", seconds, "s", 2, theirs)
     quick = LocalModel.load(MODEL, device="cpu", template="grape")
-    seconds, rough, theirs, losses = race(2, lambda: response_values(quick.read(tokens, LOGPROBS)), peer)
-    yield Row(f"{n:,} replies scored, {quick.dtype}, against transformers in float32", seconds, "s", 3, theirs)
-    apart = float(np.nanmean(np.abs(rough[:, 0] - losses)))
+    ways = (partial(scored, model), partial(scored, quick), partial(by_transformers, model.network))
+    (mine, exact), (rapid, rough), (theirs, losses) = in_turns(ways, model.encode(rows))
+    agree(exact, losses)
+    yield Row(f"{n:,} replies scored, float32, against transformers", mine, "s", 2, theirs)
+    yield Row(f"{n:,} replies scored, {quick.dtype}, against transformers in float32", rapid, "s", 3, theirs)
+    apart = float(np.nanmean(np.abs(rough - losses)))
     yield Row("mean difference from its scores, nats per token", apart, "", 0.02)
     shared = candidates(n // 4, rng)
-    seconds, mine, theirs, alone = race(2, partial(score_responses, model, shared), partial(plain, model, shared))
-    agree(mine[:, 0], alone[:, 0])
+    seconds, together, theirs, alone = race(2, partial(score_responses, model, shared), partial(plain, model, shared))
+    agree(together[:, 0], alone[:, 0])
     yield Row(f"{len(shared):,} replies, 8 to a prompt of 80 words, against no sharing", seconds, "s", 1.2, theirs)
     few = rows[: n // 20]
     factors = fresh_factors(model, rank=8)

@@ -1,19 +1,15 @@
 """Selection: RDS+ scoring and turns against the released code's way and against FAISS, how near its products are to
-the machine's best, how time and memory grow with the pool, and the trigram signal.
+the machine's best, and the trigram signal. How time and memory grow with the pool is `benchmarks/bench_sweep.py`.
 
-python benchmarks/bench_selection.py [--json]        needs 4 GB of disk and 6 GB of memory, and takes about 4 minutes
+python benchmarks/bench_selection.py [--json]        needs 6 GB of memory, and takes about 3 minutes
 """
 
 import importlib.util
 import random
-import re
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,7 +27,6 @@ from warehouse.records import Rows, Selection, Spec
 
 D, Q = 384, 50
 N, MANY = 1_000_000, 1000
-SIZES = (100_000, 1_000_000, 5_000_000)
 Vectors = NDArray[np.float32]
 
 
@@ -168,46 +163,6 @@ def _rate(rows: int, multiply: Callable[[], Any]) -> float:
     return 2 * MANY * D * rows / seconds / 1e9
 
 
-def sweep(rng: np.random.Generator) -> Iterator[Row]:
-    """Pools of growing size in a memory-mapped file of float16."""
-    base, targets = rng.standard_normal((100_000, D), dtype=np.float32), vectors(MANY, rng)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "pool.npy"
-        pool = np.lib.format.open_memmap(file, "w+", np.float16, (SIZES[-1], D))
-        for at in range(0, SIZES[-1], len(base)):
-            pool[at : at + len(base)] = base[:, rng.permutation(D)] * rng.choice([-1, 1], D)
-        pool.flush()
-        del pool
-        rows = np.load(file, mmap_mode="r")
-        found = {n: peak(partial(ours, problem(rows[:n], targets, 10_000), "retry")) for n in SIZES}
-    for n, smaller in ((SIZES[1], SIZES[0]), (SIZES[2], SIZES[1])):
-        mine, peer = (found[size][0] / size * 1e6 for size in (n, smaller))
-        yield Row(f"RDS+ per million rows: {n:,} in a file, against {smaller:,}", mine, "CPU s", 0.8, peer)
-    for n in SIZES:
-        yield Row(f"memory for RDS+ of {n:,} rows in a file", found[n][1], "MB", 400)
-
-
-def peak(work: Callable[[], Any]) -> tuple[float, float]:
-    """CPU seconds of `work`, and by how many MB the memory that is no file's grew meanwhile at most."""
-    seen, done = [_private()], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            seen.append(_private())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    seconds, _ = best_of(1, work, time.process_time)
-    done.set()
-    watcher.join()
-    return seconds, (max(seen) - seen[0]) / 1024
-
-
-def _private() -> int:
-    found = re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
-    return int(found[1]) if found else 0
-
-
 def trigram_signal() -> Row:
     draw = random.Random(0)
     words = ["".join(draw.choices("etaoinshrdlucmfw", k=draw.randint(2, 9))) for _ in range(5000)]
@@ -225,7 +180,6 @@ def measure() -> Iterator[Row]:
     else:
         print("FAISS is not installed: its rows are not measured (pip install faiss-cpu)", file=sys.stderr)
     yield from products(rng)
-    yield from sweep(rng)
     yield trigram_signal()
 
 

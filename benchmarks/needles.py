@@ -1,6 +1,6 @@
 """Fine needles in real data: rows of one kind among rows of kinds like it, and filters against labels people gave.
 
-    python -m benchmarks.needles --real-data FOLDER [--json | --markdown]
+    python -m benchmarks.needles --real-data FOLDER [--json | --markdown] [--parts choose labels]
 
 The first part chooses: 50 rows of a kind are the targets, held out with all that asks the same; right are the other
 rows of that kind. Kinds are data sets of T0, branches of the InstructLab taxonomy, topics of a trivia collection and
@@ -49,6 +49,7 @@ SEED = 0
 TARGETS, BUDGET, FEWEST, MOST = 50, 200, 50, 200  # rows: of a target set, to choose, right ones at least, of a kind
 DRAWS, BLOCK = 1000, 1024
 BASELINE = "lexical"
+PARTS = ("choose", "labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,18 +381,27 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--most", type=int, default=MOST, help="rows of every kind")
     parser.add_argument("--collections", nargs="+", choices=list(COLLECTIONS), default=list(COLLECTIONS))
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="methods that choose, or labels")
     given = parser.parse_args()
+    if "choose" in given.parts:
+        choose(given)
+    if "labels" in given.parts:
+        if not given.json:
+            print("\n| question | by | measure | value | n |\n|---|---|---|---|---|")
+        for each in chain(filters(given.real_data, given.seed), qualities(given.real_data, given.seed)):
+            print(json.dumps(asdict(each)) if given.json else agreement_line(each), flush=True)
+
+
+def choose(given: argparse.Namespace) -> None:
+    """Ask every arm every needle, and tell how it did."""
     data = {name: labelled(given.real_data, COLLECTIONS[name], given.most, given.seed) for name in given.collections}
     every, not_run = arms()
     corpora = {
         model: {name: Corpus(each.rows, Signals(vectors=model)) for name, each in data.items()}
         for model in REPRESENTATIONS
     }
-    asked = [
-        needle
-        for name, each in data.items()
-        for needle in needles(name, each.kind, corpora[TINY][name].prompts, given.seed)
-    ]
+    prompts = {name: corpus.prompts for name, corpus in corpora[TINY].items()}
+    asked = [e for name, each in data.items() for e in needles(name, each.kind, prompts[name], given.seed)]
     found = dict[str, Chosen]()
     for arm in every:
         try:
@@ -401,10 +411,6 @@ def main() -> None:
     collection = np.array([each.collection for each in asked])
     precisions = [precision(name, found, collection, given.seed) for name in found]
     (tell_json if given.json else tell_tables)(asked, precisions, found, not_run, given.seed)
-    if not given.json:
-        print("\n| question | by | measure | value | n |\n|---|---|---|---|---|")
-    for each in chain(filters(given.real_data, given.seed), qualities(given.real_data, given.seed)):
-        print(json.dumps(asdict(each)) if given.json else agreement_line(each), flush=True)
 
 
 def tell_json(

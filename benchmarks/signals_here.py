@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from shutil import copyfile
-from typing import Any, Literal, TypeAlias, get_args, get_origin
+from typing import Any, Literal, Protocol, TypeAlias, get_args, get_origin
 
 import numpy as np
 import torch
@@ -57,16 +57,28 @@ class NotHere(Exception):
     """A signal that nothing here can measure, and why."""
 
 
+class Trainings(Protocol):
+    """Signals of `names` that are measured by what was trained for them."""
+
+    @property
+    def names(self) -> frozenset[str]: ...
+
+    def spec(self, wanted: str) -> Spec: ...
+
+    def measure(self, spec: Spec, rows: Sequence[Messages]) -> Signal: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Signals:
     """What measures rows: `vectors` (one of `REPRESENTATIONS`) makes representations, `likely` reads replies.
 
-    `folder` keeps what was measured; it may be deleted at any time.
+    `folder` keeps what was measured; it may be deleted at any time. `trained` measures what needs a training first.
     """
 
     vectors: str = TINY
     likely: str = TINY
     folder: Path = CACHE
+    trained: Trainings | None = None
 
     def fill(self, wanted: str, given: Mapping[str, Any]) -> Any:
         """The value of a field of `selection.table.FILLED`. Raises `NotHere` for a signal that cannot be measured."""
@@ -80,12 +92,16 @@ class Signals:
             return fingerprint(TINY)
         if wanted == "repetition":
             return repetition_spec()
+        if self.trained is not None and wanted in self.trained.names:
+            return self.trained.spec(wanted)
         raise NotHere(NOT_MADE.get(wanted, f"nothing here measures {wanted!r}"))
 
     def measure(self, spec: Spec, rows: Sequence[Example]) -> Signal:
         """The values of `spec` for `rows`: what text alone gives is made anew, what a model gives is kept."""
         if spec.name in TEXTS:
             return TEXTS[spec.name](rows, spec.params)
+        if self.trained is not None and self.trains(spec):
+            return self.trained.measure(spec, [row.messages for row in rows])
         if spec.name not in PASSES:
             raise NotHere(NOT_MADE.get(spec.name, f"nothing here measures {spec.name!r}"))
         ids, first, inverse = np.unique([row.sample_id for row in rows], return_index=True, return_inverse=True)
@@ -95,6 +111,10 @@ class Signals:
             for name, values in self._passed(spec, [rows[place].messages for place in first]).items():
                 keep(self._file(Spec(name, spec.params), asked), values)
         return np.asarray(np.load(self._file(spec, asked), allow_pickle=False)[inverse])
+
+    def trains(self, spec: Spec) -> bool:
+        """Whether `spec` is one of `trained`."""
+        return self.trained is not None and spec.name in self.trained.names
 
     def _file(self, spec: Spec, asked: str) -> Path:
         return self.folder / f"{spec.key}-{asked}.npy"
@@ -229,13 +249,21 @@ class Corpus:
 
     rows: Sequence[Example]
     signals: Signals
-    _values: dict[str, Signal] = field(default_factory=dict)
+    _values: dict[tuple[str, bytes], Signal] = field(default_factory=dict)
     _facts: dict[str, Array] = field(default_factory=dict)
 
     def signal(self, spec: Spec) -> Signal:
-        if spec.key not in self._values:
-            self._values[spec.key] = self.signals.measure(spec, self.rows)
-        return self._values[spec.key]
+        return self._of(spec, np.arange(len(self.rows)))
+
+    def signal_of(self, spec: Spec, rows: Rows) -> Signal:
+        """The values of some rows; what a training gives is measured of these alone, for it costs the most."""
+        return self._of(spec, rows) if self.signals.trains(spec) else self.signal(spec)[rows]
+
+    def _of(self, spec: Spec, rows: Rows) -> Signal:
+        asked = spec.key, rows.tobytes()
+        if asked not in self._values:
+            self._values[asked] = self.signals.measure(spec, [self.rows[row] for row in rows])
+        return self._values[asked]
 
     @property
     def keys(self) -> Array:
@@ -257,8 +285,8 @@ class Corpus:
         return Problem(
             budget=budget,
             keys=self.keys[candidates],
-            candidates={name: self.signal(spec)[candidates] for name, spec in reads.candidates.items()},
-            targets={name: self.signal(spec)[targets] for name, spec in reads.targets.items()},
+            candidates={name: self.signal_of(spec, candidates) for name, spec in reads.candidates.items()},
+            targets={name: self.signal_of(spec, targets) for name, spec in reads.targets.items()},
             target_task=np.zeros(len(targets) if method.compares else 0, np.int64),
             task_names=("target",),
             groups={"source": self.sources[candidates], "instruction": self.prompts[candidates]},
@@ -294,18 +322,18 @@ def every_method(signals: Signals, variants: bool = False) -> Asked:
     for name in METHODS:
         for params in [{}, *(_variants(name) if variants else ())]:
             try:
-                methods[label(name, params)] = measurable(build(name, params, signals.fill))
+                methods[label(name, params)] = measurable(build(name, params, signals.fill), signals)
             except (NotHere, InputError) as refusal:
                 not_run[label(name, params)] = str(refusal)
     return Asked(methods, not_run)
 
 
-def measurable(method: Method) -> Method:
-    """`method`; raises `NotHere` where it reads a signal that nothing here measures."""
+def measurable(method: Method, signals: Signals) -> Method:
+    """`method`; raises `NotHere` where it reads a signal that `signals` cannot measure."""
     reads = signals_of(method)
-    for name in sorted({spec.name for spec in (*reads.candidates.values(), *reads.targets.values())}):
-        if name not in TEXTS and name not in PASSES:
-            raise NotHere(NOT_MADE.get(name, f"nothing here measures {name!r}"))
+    for spec in (*reads.candidates.values(), *reads.targets.values()):
+        if spec.name not in TEXTS and spec.name not in PASSES and not signals.trains(spec):
+            raise NotHere(NOT_MADE.get(spec.name, f"nothing here measures {spec.name!r}"))
     return method
 
 

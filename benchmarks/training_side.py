@@ -1,6 +1,6 @@
 """One training run of the benchmark, in a process whose peak memory is its own. Prints one JSON object.
 
-python -m benchmarks.training_side {winnow,trl} CASE FOLDER SEED
+python -m benchmarks.training_side {winnow,compiled,trl} CASE FOLDER SEED
 """
 
 import argparse
@@ -8,29 +8,42 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow.parquet as pq
 
 from benchmarks.training_cases import CASES, Case, model_of, prepare, rows_of
+from training.tuning.full import Full
 from warehouse.records import Checkpoint, Dataset, Message, Messages, Spec
 
 Side = Callable[[Case, Path, Path, int], dict[str, Any]]
 
 
-def by_winnow(case: Case, folder: Path, out: Path, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Compiled(Full):
+    """All weights, on a network that torch compiles."""
+
+    NAME: ClassVar[str] = "compiled"
+
+    def arguments(self) -> dict[str, Any]:
+        return {"torch_compile": True}
+
+
+def by_winnow(case: Case, folder: Path, out: Path, seed: int, tuning: Full | None = None) -> dict[str, Any]:
     """`sft_tiny` with the settings of the case."""
     from training.loop import train
     from training.record import FACTS
     from training.sft import tiny
 
-    trainer = tiny(epochs=case.epochs, **case.settings)
+    trainer = tiny(epochs=case.epochs, tuning=tuning or Full(), **case.settings)
     data = Dataset(rows_of(case, folder, "pool"), "rows")
-    start, processor = time.perf_counter(), time.process_time()
+    start, processor = time.perf_counter(), busy_so_far()
     train(trainer, model_of(case, folder), data, out, seed)
-    spent, busy = time.perf_counter() - start, time.process_time() - processor
+    spent, busy = time.perf_counter() - start, busy_so_far() - processor
     facts = json.loads((out / FACTS).read_text(encoding="utf-8"))
     labels = round(facts["label_tokens_per_epoch"] * case.epochs)
     return told(spent, busy, facts["tokens"], labels, facts["steps"])
@@ -54,7 +67,7 @@ def by_trl(case: Case, folder: Path, out: Path, seed: int) -> dict[str, Any]:
     ours = tiny(epochs=case.epochs, **case.settings)
     tokenizer: Any = AutoTokenizer.from_pretrained(fetch(model_of(case, folder)))
     tokenizer.chat_template = TULU
-    start, processor = time.perf_counter(), time.process_time()
+    start, processor = time.perf_counter(), busy_so_far()
     given: dict[str, Any] = {
         "output_dir": str(out),
         "use_cpu": True,
@@ -76,7 +89,7 @@ def by_trl(case: Case, folder: Path, out: Path, seed: int) -> dict[str, Any]:
     trainer = SFTTrainer(name, SFTConfig(**given), train_dataset=rows, processing_class=tokenizer)
     trainer.train()
     trainer.save_model(str(out))
-    spent, busy = time.perf_counter() - start, time.process_time() - processor
+    spent, busy = time.perf_counter() - start, busy_so_far() - processor
     read: Any = trainer.train_dataset
     labels = sum(len(row) - 1 - row[1:].count(-100) for row in read["labels"])
     tokens, epochs = sum(map(len, read["input_ids"])), case.epochs
@@ -87,6 +100,11 @@ def told(seconds: float, processor: float, tokens: int, labels: int, steps: int)
     """What a run spent; its peak of memory in bytes, the libraries included."""
     spent = {"seconds": seconds, "processor": processor, "peak": memory("VmHWM")}
     return spent | {"labels": labels, "steps": steps, "tokens_per_second": tokens / seconds}
+
+
+def busy_so_far() -> float:
+    """Processor seconds of this process and of the compilers that it started."""
+    return sum(os.times()[:4])
 
 
 def memory(field: str) -> int:
@@ -112,7 +130,7 @@ def rows(path: Path) -> list[Messages]:
     return [tuple(Message(turn["role"], turn["content"]) for turn in row) for row in stored]
 
 
-SIDES: Mapping[str, Side] = {"winnow": by_winnow, "trl": by_trl}
+SIDES: Mapping[str, Side] = {"winnow": by_winnow, "compiled": partial(by_winnow, tuning=Compiled()), "trl": by_trl}
 
 
 def main() -> None:

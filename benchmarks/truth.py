@@ -1,12 +1,17 @@
 """What every method chooses where the truth is known: the world of `synthesis/world.py`, which labels every row.
 
-    python -m benchmarks.truth [--json | --markdown] [--seeds 16] [--representation winnow-tiny]
+    python -m benchmarks.truth [--json | --markdown] [--seeds 16] [--trained 4] [--journal FILE]
+                               [--representation winnow-tiny]
 
 Five questions, asked of every method of the table with its defaults and with every other choice of its literal
 parameters. Methods that need targets get clean ones of the target split, which the pool never holds; the others get
 none. A value is the mean over seeds: each seed makes a pool, targets and draws of its own. Intervals are Student's over
 the seeds, 95 %; `+` and `-` say that the paired difference to `random` leaves out 0. One in twenty such marks would be
 there by chance. What could not be asked is listed with the reason.
+
+With `--trained` the methods that need a training first are asked too, at the first so many seeds, and every method is
+asked a sixth question, of a model that was damaged: `benchmarks/trained_here.py` says what is trained. It takes minutes
+a seed. With a journal a run that was stopped goes on where it was.
 """
 
 import argparse
@@ -14,12 +19,16 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import t as student_t
 
-from benchmarks.signals_here import REPRESENTATIONS, Asked, Corpus, Signals, every_method
+from benchmarks.journal import Journal
+from benchmarks.signals_here import CACHE, REPRESENTATIONS, Asked, Corpus, Signals, every_method
+from benchmarks.trained_here import Trained, damage
 from eval.statistics import standard_error
+from selection.problem import Method, signals_of
 from synthesis.world import FAMILIES, World
 from warehouse.errors import InputError
 from warehouse.records import Estimate, Example, Message
@@ -28,6 +37,7 @@ SEEDS = 16  # as many as there are skills, so that each is the target once
 ORIGINALS, COPIED, COPIES = 600, 60, 5  # each copied row has that many exact copies and as many near ones
 LARGEST, SHRINK = 300, 0.8  # rows of the largest source, and each next one's size over the one before
 AROUND = ("Please help: {}", "{} Thank you.", "Hello! {}", "{} Be quick.", "Question: {}")
+HURT = 4  # skills that count as damaged
 SKILLS = tuple(FAMILIES)
 
 
@@ -119,6 +129,17 @@ def evenness(rows: Sequence[Example]) -> float:
     return math.exp(-float((shares * np.log(shares)).sum())) / len(SKILLS)
 
 
+def damaged_skills(seed: int) -> Question:
+    """Clean rows of all skills, as many of each; right is a row of the skills of which pruning cost a model the most.
+
+    What it cost is counted in problems that the model solved before and does not solve after.
+    """
+    lost = damage(CACHE, seed).lost
+    hurt = sorted(SKILLS, key=lambda skill: -lost[skill])[:HURT]
+    pool = [row for skill in SKILLS for row in made(World(100, skills=[skill], sources={"clean": 1.0}), seed)]
+    return Question(shuffled(pool, seed), all_skills(seed), 160, share(lambda row: row.meta["skill"] in hurt))
+
+
 def shuffled(rows: Sequence[Example], seed: int) -> list[Example]:
     return [rows[place] for place in np.random.default_rng(seed).permutation(len(rows))]
 
@@ -129,7 +150,10 @@ QUESTIONS: Mapping[str, Callable[[int], Question]] = {
     "dynamic noise": noise("dynamic_noise"),
     "duplicates": duplicates,
     "imbalance": imbalance,
+    "damaged skills": damaged_skills,
 }
+AFTER_TRAINING = ("damaged skills",)
+"""Questions that need a training themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,11 +199,15 @@ def share_of(values: Sequence[float]) -> Estimate:
     return replace(found, low=max(found.low, 0.0), high=min(found.high, 1.0))
 
 
-def asked(question: Question, signals: Signals, asked: Asked, seed: int) -> Iterator[tuple[str, float | str]]:
+def asked(
+    question: Question, signals: Signals, methods: Mapping[str, Method], seed: int
+) -> Iterator[tuple[str, float | str]]:
     """What each method's rows are worth, or why it gave none."""
+    if isinstance(signals.trained, Trained):
+        signals = replace(signals, trained=replace(signals.trained, pool=question.pool, seed=seed))
     corpus = Corpus([*question.pool, *question.targets], signals)
     candidates, targets = np.arange(len(question.pool)), np.arange(len(question.pool), len(corpus.rows))
-    for name, method in asked.methods.items():
+    for name, method in methods.items():
         try:
             rows = corpus.choose(method, candidates, targets, question.budget, seed)
         except InputError as refusal:
@@ -188,27 +216,63 @@ def asked(question: Question, signals: Signals, asked: Asked, seed: int) -> Iter
         yield name, question.worth([corpus.rows[row] for row in rows])
 
 
-def findings(questions: Iterable[str], signals: Signals, methods: Asked, seeds: int) -> Iterator[Finding | Refusal]:
-    """A finding for every question and method, or why there is none."""
-    for name in questions:
-        worth: dict[str, list[float]] = {method: [] for method in methods.methods}
+def answers(
+    name: str, signals: Signals, methods: Mapping[str, Method], seed: int, journal: Journal
+) -> dict[str, float | str]:
+    """What `asked` finds of the question `name`; only what the journal does not know is asked."""
+    keys = {method: (signals.vectors, name, seed, method) for method in methods}
+    new = {method: methods[method] for method, key in keys.items() if key not in journal}
+    if new:
+        for method, value in asked(QUESTIONS[name](seed), signals, new, seed):
+            journal.add(keys[method], value)
+    return {method: journal[key] for method, key in keys.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Seeds:
+    """How many seeds: of most methods and questions, and of those that need a training first."""
+
+    most: int
+    trained: int = 0
+
+    def of(self, question: str) -> int:
+        return min(self.most, self.trained) if question in AFTER_TRAINING else self.most
+
+
+def findings(
+    questions: Iterable[str], signals: Signals, methods: Asked, seeds: Seeds, journal: Journal | None = None
+) -> Iterator[Finding | Refusal]:
+    """A finding for every question and method, or why there is none; paired with `random` at the method's own seeds."""
+    journal = journal or Journal()
+    quick = {name: method for name, method in methods.methods.items() if not trains(method, signals)}
+    for question in questions:
+        worth: dict[str, list[float]] = {}
         refused: dict[str, str] = {}
-        for seed in range(seeds):
-            for method, value in asked(QUESTIONS[name](seed), signals, methods, seed):
+        for seed in range(seeds.of(question)):
+            of = methods.methods if seed < seeds.trained else quick
+            for method, value in answers(question, signals, of, seed, journal).items():
                 if isinstance(value, str):
                     refused[method] = value
                 else:
-                    worth[method].append(value)
-        yield from (Refusal(name, method, why) for method, why in refused.items())
+                    worth.setdefault(method, []).append(value)
+        yield from (Refusal(question, method, why) for method, why in refused.items())
         for method, values in worth.items():
             if method not in refused:
-                over = student(np.subtract(values, worth["random"]).tolist())
-                yield Finding(name, method, share_of(values), over)
+                over = student(np.subtract(values, worth["random"][: len(values)]).tolist())
+                yield Finding(question, method, share_of(values), over)
+
+
+def trains(method: Method, signals: Signals) -> bool:
+    """Whether `method` reads a signal that needs a training first."""
+    reads = signals_of(method)
+    return any(signals.trains(spec) for spec in (*reads.candidates.values(), *reads.targets.values()))
 
 
 def table(found: Sequence[Finding]) -> str:
-    """Markdown: a line per method, a column per question."""
-    cells = {(each.method, each.question): each.told() for each in found}
+    """Markdown: a line per method, a column per question; fewer seeds than the most are said."""
+    most = max(each.value.n for each in found)
+    few = {each: "" if each.value.n == most else f" (n {each.value.n})" for each in found}
+    cells = {(each.method, each.question): each.told() + few[each] for each in found}
     questions = list(dict.fromkeys(each.question for each in found))
     methods = list(dict.fromkeys(each.method for each in found))
     lines = [
@@ -231,14 +295,17 @@ def main() -> None:
     shown.add_argument("--json", action="store_true", help="one JSON object a line")
     shown.add_argument("--markdown", action="store_true", help="one table at the end")
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--trained", type=int, default=0, help="seeds of methods that need a training first")
+    parser.add_argument("--journal", type=Path, help="keeps every answer; a run that was stopped goes on from it")
     parser.add_argument("--representation", choices=REPRESENTATIONS, default=REPRESENTATIONS[0])
     parser.add_argument("--questions", nargs="+", choices=list(QUESTIONS), default=list(QUESTIONS))
     given = parser.parse_args()
-    signals = Signals(vectors=given.representation)
+    signals = Signals(vectors=given.representation, trained=Trained(CACHE) if given.trained else None)
     methods = every_method(signals, variants=True)
     found = list[Finding]()
     refused = [Refusal("all", method, why) for method, why in methods.not_run.items()]
-    for each in findings(given.questions, signals, methods, given.seeds):
+    seeds = Seeds(given.seeds, given.trained)
+    for each in findings(given.questions, signals, methods, seeds, Journal(given.journal)):
         if isinstance(each, Refusal):
             refused.append(each)
             continue
