@@ -5,13 +5,15 @@ on a telephone. Curves lie in a nested `<svg>` of 100 units that is stretched, w
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
 from flows.report.pages import render
 from flows.report.text import short
+
+Form = Callable[[float], str]  # how a number is written
 
 NAME = 22  # characters of a name that stands beside a value
 LEFT, RIGHT = 1.5, 98.5  # per cent: room for half a dot at both ends
@@ -141,7 +143,7 @@ def tick_text(value: float) -> str:
     return f"{value:.4g}".replace("-", "−")
 
 
-def _marks(scale: Scale, about: int = 5) -> list[Tick]:
+def marks(scale: Scale, about: int = 5) -> list[Tick]:
     """Ticks of a horizontal axis; text near an edge grows inwards."""
     places = [(scale.at(value), tick_text(value)) for value in scale.ticks(about)]
     return [Tick(at, text, "start" if at < 5 else "end" if at > 95 else "middle") for at, text in places]
@@ -151,7 +153,7 @@ def whiskers(frame: Frame, rows: Sequence[Interval], *, zero: bool = False) -> M
     """A dot and its interval per row, on one axis; `zero` adds the line of no difference."""
     values = [x for row in rows for x in (row.low, row.value, row.high)] + ([0.0] if zero else [])
     scale = span(values)
-    return render("charts/whiskers.svg.j2", frame=frame, rows=rows, scale=scale, ticks=_marks(scale), zero=zero)
+    return render("charts/whiskers.svg.j2", frame=frame, rows=rows, scale=scale, ticks=marks(scale), zero=zero)
 
 
 def bars(frame: Frame, rows: Sequence[Bar]) -> Markup:
@@ -180,8 +182,16 @@ _NARROW = 330  # pixels that a chart has at least: labels that do not meet there
 def scatter(
     frame: Frame, points: Sequence[Point], front: Sequence[Point], *, log: bool, x_name: str, y_name: str
 ) -> Markup:
-    """Points with vertical intervals; `front`, from left to right, is joined by a stepped line."""
-    x = span([point.x for point in points], start=11, stop=96, log=log)
+    """Points with vertical intervals; `front`, from left to right, is joined by a stepped line.
+
+    What lies at 0 stands at the left end of a logarithmic axis, on a tick of its own.
+    """
+    x = span([point.x for point in points if point.x > 0 or not log], start=11, stop=96, log=log)
+    none: list[Tick] = []
+    if log and any(point.x <= 0 for point in points):
+        x = replace(x, low=x.low / 2)  # room that tells 0 from what is paid for
+        none = [Tick(x.start, "0")]
+    points, front = ([_on(x, point) for point in each] for each in (points, front))
     y = span([v for p in points for v in (p.low, p.high)], start=SCATTER_HEIGHT - 46, stop=26)
     steps = [f"{x.at(p.x)},{y.at(p.value)}" for p in _stepped(front)]
     return render(
@@ -191,13 +201,17 @@ def scatter(
         x=x,
         y=y,
         height=SCATTER_HEIGHT,
-        x_ticks=_marks(x, 4),
+        x_ticks=[*none, *marks(x, 4)],
         y_ticks=[Tick(y.at(v), tick_text(v)) for v in y.ticks()],
         steps=" ".join(steps),
         labels=beside(points, x, y),
         x_name=x_name,
         y_name=y_name,
     )
+
+
+def _on(x: Scale, point: Point) -> Point:
+    return replace(point, x=x.low) if x.log and point.x <= 0 else point
 
 
 def _stepped(front: Sequence[Point]) -> list[Point]:
@@ -244,7 +258,7 @@ def histogram(
         frame=frame,
         at=at,
         cut=scale.at(min(max(cut, edges[0]), edges[-1])),
-        ticks=_marks(scale, 4),
+        ticks=marks(scale, 4),
         panels=[(max([1, *layers[0][0]]), layers) for layers in panels],
         height=HISTOGRAM_HEIGHT,
     )
@@ -279,7 +293,7 @@ def spread(
         top=max([1, *counts]),
         one=one,
         marks=[Mark(x, words[i], "end" if x > 50 else "start", i) for i, x in enumerate(places)],
-        ticks=_marks(scale),
+        ticks=marks(scale),
         height=HISTOGRAM_HEIGHT,
     )
 

@@ -1,12 +1,12 @@
 """The charts of the sections: which facts go where, in which colour, with which words for those who cannot see them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 from flows.report import charts
-from flows.report.charts import Bar, Frame, Interval, Line, Point, Scale, Stack
+from flows.report.charts import Bar, Form, Frame, Interval, Line, Point, Scale, Stack
 from flows.report.chosen import Scores
 from flows.report.facts import Facts
 from flows.report.loss_curves import Training
@@ -46,38 +46,53 @@ def differences(board: Board, name: str, hues: dict[str, str]) -> Markup | None:
     return charts.whiskers(Frame(name, title, about), rows, zero=True) if rows else None
 
 
-def _interval(
-    result: Result, hues: dict[str, str], low: float, value: float, high: float, form: Callable[[float], str]
-) -> Interval:
+def _interval(result: Result, hues: dict[str, str], low: float, value: float, high: float, form: Form) -> Interval:
     text = f"{form(value)} [{form(low)}, {form(high)}]"
     return Interval(result.arm, text, hues[result.method], low, value, high)
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Quality against cost: the chart, its unit, and the arms that nothing beats at their cost or less."""
+    """Quality against cost: the chart, and the arms that nothing beats at their cost or less."""
 
     chart: Markup
-    unit: str
     front: tuple[str, ...]
 
 
-def cost(board: Board, name: str, hues: dict[str, str]) -> Cost | None:
-    """None where fewer than two arms have a cost. FLOPs where all have them, else seconds."""
-    raced = [r for r in board.results if r.method != BASE]
-    by_flops = all((r.flops or 0) > 0 for r in raced)
-    costs = [(r, (r.flops if by_flops else r.seconds) or 0.0) for r in raced]
-    points = [Point(r.arm, hues[r.method], c, r.value.low, r.value.value, r.value.high) for r, c in costs if c > 0]
-    if len(points) < 2:
+def costs(boards: Sequence[Board], hues: dict[str, str]) -> list[tuple[Board, Cost]]:
+    """Every board that can be set against its cost, and how."""
+    found = ((board, _cost(board, f"cost-{board.place}", hues)) for board in boards)
+    return [(board, cost) for board, cost in found if cost is not None]
+
+
+def by_cost(board: Board) -> list[Result]:
+    """The results, cheapest first."""
+    return sorted(board.results, key=lambda r: (r.flops or 0.0, r.seconds or 0.0, r.method, r.budget))
+
+
+def _cost(board: Board, name: str, hues: dict[str, str]) -> Cost | None:
+    """None where no arm has a cost, or it stands alone. FLOPs where all have them, else seconds.
+
+    The base model costs nothing: that is measured too, and the others are looked at beside it.
+    """
+    by_flops = all((r.flops or 0) > 0 for r in board.results if r.method != BASE)
+    costs = [(r, (r.flops if by_flops else r.seconds) or 0.0) for r in board.results]
+    points = [
+        Point(r.arm, hues[r.method], c, r.value.low, r.value.value, r.value.high)
+        for r, c in costs
+        if c > 0 or r.method == BASE
+    ]
+    paid = [p.x for p in points if p.x > 0]
+    if not paid or len(points) < 2:
         return None
     unit = "FLOPs" if by_flops else "seconds"
-    log = charts.spans_a_decade([p.x for p in points])
+    log = charts.spans_a_decade(paid)
     front = pareto(points, board.higher_is_better)
     about = "; ".join(f"{p.name}: {unit} {p.x:.3g}, {board.metric} {p.value:.3f}" for p in points)
     frame = Frame(name, f"{board.name} against {unit}", about)
     x_name = f"{unit}, all seeds{', logarithmic' if log else ''} →"
     chart = charts.scatter(frame, points, front, log=log, x_name=x_name, y_name=f"{board.metric}, {board.better}")
-    return Cost(chart, unit, tuple(p.name for p in front))
+    return Cost(chart, tuple(p.name for p in front))
 
 
 def pareto(points: Sequence[Point], higher_is_better: bool) -> list[Point]:

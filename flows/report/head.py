@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from flows.report.advice_given import Given
 from flows.report.book import Book
 from flows.report.chosen import Picks
 from flows.report.made import Synthesis
@@ -12,6 +13,7 @@ from flows.report.results import Board
 from flows.report.text import Excerpt, excerpt, label
 
 RECIPE_CHARS = 60_000
+VERBS = {"synth": "synth run", "evaluate": "evaluate", "advise": "advise"}  # of commands that are no `winnow run`
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +84,21 @@ def _lost(book: Book) -> int:
     return sum(book.artifact(kind, key) is None for kind, key in keys)
 
 
-def again_of(head: Head, picks: Picks, boards: Sequence[Board], syntheses: Sequence[Synthesis], book: Book) -> Again:
+def again_of(
+    head: Head,
+    picks: Picks,
+    boards: Sequence[Board],
+    syntheses: Sequence[Synthesis],
+    advice: Sequence[Given],
+    book: Book,
+) -> Again:
     """Commands and queries to paste, with the keys of this run filled in."""
     home = shlex.quote(head.home)
     queries = (
         *_about_choice(picks),
         *(_about_results(book) if boards else ()),
         *_about_syntheses(syntheses),
+        *_about_advice(advice),
         _about_stages(book),
     )
     return Again(_command(head, home), f"winnow sql --home {home} {_quoted(queries[0].sql)}", queries)
@@ -97,7 +107,7 @@ def again_of(head: Head, picks: Picks, boards: Sequence[Board], syntheses: Seque
 def _command(head: Head, home: str) -> str:
     if head.command == "select":
         return ""
-    verb = "synth run" if head.command == "synth" else "run"
+    verb = VERBS.get(head.command, "run")
     what = "demo" if head.command == "demo" else f"{verb} {shlex.quote(head.recipe + '.yaml')}"
     return f"winnow {what} --home {home}"
 
@@ -170,6 +180,26 @@ def _about_syntheses(syntheses: Sequence[Synthesis]) -> tuple[Query, ...]:
             "JOIN replies r ON r.generation = g.generation AND list_contains(g.replies, r.reply)\n"
             "JOIN samples s ON s.sample_id = g.sample_id\n"
             f"WHERE g.generation = '{first.key}'{_in_pool(first)}\nORDER BY g.\"row\" LIMIT 20",
+        ),
+    )
+
+
+def _about_advice(advice: Sequence[Given]) -> tuple[Query, ...]:
+    if not advice:
+        return ()
+    keys = _list([given.key for given in advice])
+    return (
+        Query(
+            "What was advised, and how sure is it?",
+            "SELECT advisor, budget, kind, name, value, low, high, n, detail FROM advice\n"
+            f"WHERE advice IN ({keys}) AND kind <> 'pilot'",
+        ),
+        Query(
+            "How good was every pilot run, and on what mixture?",
+            "SELECT a.name, a.value, a.low, a.high, a.n, a.detail,\n"
+            "       string_agg(m.source || ' ' || m.share, ', ') AS shares\n"
+            "FROM advice a LEFT JOIN mixtures m USING (mixture)\n"
+            f"WHERE a.advice IN ({keys}) AND a.kind = 'pilot'\nGROUP BY ALL ORDER BY a.value",
         ),
     )
 

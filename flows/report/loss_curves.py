@@ -22,7 +22,10 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """The curves of a method at one budget, or of a later stage of its training, and what it cost over all seeds."""
+    """The curves of a method at one budget, or of a later stage of its training, and what it cost over all seeds.
+
+    `notes` are what the runs say of themselves, by seed where they do not all say it.
+    """
 
     arm: str
     method: str
@@ -33,6 +36,7 @@ class Training:
     seconds: float
     flops: float
     base: str
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +47,31 @@ class TrainingSection:
 
 def training_of(book: Book, picks: Picks) -> TrainingSection:
     """One entry per method, budget and stage of training, in the order of the selections."""
-    by_key = {pick.key: pick for pick in picks.picks}
+    picked = _by_rows(book, picks)
     rows = book.rows("SELECT * FROM checkpoints WHERE checkpoint = ANY(?) ORDER BY seed", book.keys("train"))
     known = {row["checkpoint"]: row for row in rows}
     arms: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for row in rows:
         first, stage = _first(row, known)
-        if first["data"] in by_key:
-            arms.setdefault((by_key[first["data"]].arm, stage), []).append(row)
+        for arm in picked.get((first["data"], first["seed"]), ()):
+            arms.setdefault((arm, stage), []).append(row)
     stages = sorted({stage for _, stage in arms})
     ordered = [(pick, stage) for pick in picks.firsts for stage in stages if (pick.arm, stage) in arms]
     shown = ordered[:ARMS]
     losses = _losses(book, [row["checkpoint"] for pick, stage in shown for row in arms[pick.arm, stage]])
-    trainings = tuple(_training(pick, stage, arms[pick.arm, stage], losses) for pick, stage in shown)
+    trainings = tuple(_training(book, pick, stage, arms[pick.arm, stage], losses) for pick, stage in shown)
     return TrainingSection(trainings, max(0, len(ordered) - ARMS))
+
+
+def _by_rows(book: Book, picks: Picks) -> dict[tuple[str, int], list[str]]:
+    """The arms that train on the same rows with the same seed, by the key of the rows and the seed."""
+    keys = [pick.key for pick in picks.picks]
+    data = {each["selection"]: each["data"] for each in
+            book.rows("SELECT selection, data FROM selections WHERE selection = ANY(?)", keys)}  # fmt: skip
+    found: dict[tuple[str, int], list[str]] = {}
+    for pick in picks.picks:
+        found.setdefault((data[pick.key], pick.seed), []).append(pick.arm)
+    return found
 
 
 def _first(row: dict[str, Any], known: Mapping[str, dict[str, Any]]) -> tuple[dict[str, Any], int]:
@@ -83,8 +98,25 @@ def _thinned(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     return kept if kept[-1:] == points[-1:] else [*kept, points[-1]]
 
 
+def _notes(book: Book, checkpoints: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """What training noted in the manifests: out of memory, too many passes, a run that goes on from a step."""
+    said: dict[str, list[int]] = {}
+    for row in checkpoints:
+        made = book.artifact("train", row["checkpoint"])
+        for note in made.manifest["facts"].get("notes", ()) if made else ():
+            said.setdefault(note, []).append(row["seed"])
+    return tuple(
+        note if len(seeds) == len(checkpoints) else f"{note} (seed {', '.join(map(str, seeds))})"
+        for note, seeds in said.items()
+    )
+
+
 def _training(
-    pick: Pick, stage: int, checkpoints: Sequence[dict[str, Any]], losses: Mapping[str, Sequence[tuple[int, float]]]
+    book: Book,
+    pick: Pick,
+    stage: int,
+    checkpoints: Sequence[dict[str, Any]],
+    losses: Mapping[str, Sequence[tuple[int, float]]],
 ) -> Training:
     logged = [row for row in checkpoints if row["checkpoint"] in losses]
     return Training(
@@ -97,4 +129,5 @@ def _training(
         seconds=sum(row["seconds"] for row in checkpoints),
         flops=sum(row["flops"] for row in checkpoints),
         base=checkpoints[0]["base"],
+        notes=_notes(book, checkpoints),
     )

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.metrics import Metric
+from eval.metrics import OVER_ALL, Metric, leading
 from eval.metrics import metric as known_metric
 from flows.report.book import Book
 from flows.report.text import label, number, p_value, plural, signed
@@ -57,12 +57,16 @@ class Result:
 class Board:
     """All results of one task and metric, best first. `left_out` counts those beyond `SHOWN`.
 
+    place       its number on the page
+    leads       whether it is one of the metrics of its task that are looked at first
     chance      what guessing would give; None where replies are free
     given_away  test items that a candidate row gives away; None where nobody looked
     """
 
+    place: int
     task: str
     metric: str
+    leads: bool
     meant: Metric
     results: tuple[Result, ...]
     left_out: int
@@ -103,25 +107,68 @@ def arm(method: str, budget: int, several_budgets: bool) -> str:
     return f"{method} · {budget:,}" if several_budgets and budget else method
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The boards of one task: what is looked at first, and the others."""
+
+    leading: tuple[Board, ...]
+    others: tuple[Board, ...]
+
+    @property
+    def task(self) -> str:
+        return self.leading[0].task
+
+    @property
+    def title(self) -> str:
+        return "Mean over tasks" if self.task == OVER_ALL else self.task
+
+    @property
+    def chance(self) -> float | None:
+        return self.leading[0].chance
+
+    @property
+    def given_away(self) -> int | None:
+        return self.leading[0].given_away
+
+
+def grouped(found: Sequence[Board]) -> tuple[Group, ...]:
+    """The boards by task, each task's in their order."""
+    tasks = {board.task: [each for each in found if each.task == board.task] for board in found}
+    return tuple(
+        Group(tuple(b for b in each if b.leads), tuple(b for b in each if not b.leads)) for each in tasks.values()
+    )
+
+
 def boards(book: Book) -> tuple[Board, ...]:
-    """One board per task and metric that the run compared, in the order of their names."""
+    """One board per task and metric that the run compared, by task: what leads first, the others by name."""
     rows = book.rows(
         "SELECT * FROM results WHERE comparison = ANY(?) ORDER BY task <> 'overall', task, metric, budget, method",
         book.keys("compare"),
     )
-    names = dict.fromkeys((row["task"], row["metric"]) for row in rows)
-    return tuple(_board(*name, [row for row in rows if (row["task"], row["metric"]) == name]) for name in names)
+    found: list[Board] = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        of_task = [row for row in rows if row["task"] == task]
+        names = dict.fromkeys(row["metric"] for row in of_task)
+        first = leading(names)
+        for metric in dict.fromkeys([*first, *names]):
+            of_metric = [row for row in of_task if row["metric"] == metric]
+            found.append(_board(len(found) + 1, metric in first, of_metric))
+    return tuple(found)
 
 
-def _board(task: str, metric: str, rows: Sequence[dict[str, Any]]) -> Board:
+def _board(place: int, leads: bool, rows: Sequence[dict[str, Any]]) -> Board:
+    """The board of one task's metric, of which `rows` are all results."""
+    metric = rows[0]["metric"]
     meant = known_metric(metric)
     higher = meant.higher_is_better
     several = len({row["budget"] for row in rows if row["budget"]}) > 1
     results = [_result(row, several) for row in rows]
     ranked = sorted(results, key=lambda r: (-r.value.value if higher else r.value.value, r.method, r.budget))
     return Board(
-        task=label(task),
+        place=place,
+        task=label(rows[0]["task"]),
         metric=metric,
+        leads=leads,
         meant=meant,
         results=tuple(ranked[:SHOWN]),
         left_out=max(0, len(ranked) - SHOWN),
@@ -203,6 +250,8 @@ def _also(others: Sequence[Result]) -> str:
 def _lost(what: str, best: Result, control: Result) -> tuple[str, str]:
     assert best.difference is not None  # the caller checked
     kind = "worse" if best.verdict == "worse" else "open"
+    if best.value.value == control.value.value and best.difference.value == 0:
+        return kind, f"{what}: no method beats {spoken(best.control)}, {_estimate(control.value)}.{_seeds(best)}"
     return kind, (
         f"{what}: no method beats {spoken(best.control)}. The best of them, {best.method}, has {_estimate(best.value)} "
         f"against {_estimate(control.value)}; the paired difference is {_difference(best.difference)}: "
@@ -213,10 +262,11 @@ def _lost(what: str, best: Result, control: Result) -> tuple[str, str]:
 def _seeds(result: Result) -> str:
     n = len(result.seeds)
     items = plural(result.value.n, "test item")
-    corrected = "" if result.p is None else f" Corrected for all comparisons of its kind, p is {p_value(result.p)}."
+    corrected = "" if result.p is None else f" Over the items, corrected for all comparisons, p is {p_value(result.p)}"
     if n == 1:
-        return f" One seed, {items}: how much another seed would change this is not known.{corrected}"
-    return f" {n} seeds, {items}.{corrected}"
+        unknown = f" One seed, {items}: how much another seed would change this is not known."
+        return f"{unknown}{corrected and corrected + '.'}"
+    return f" {n} seeds, {items}.{corrected and corrected + '; a verdict needs the seeds to agree too.'}"
 
 
 def _estimate(value: Estimate) -> str:

@@ -2,23 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from eval.metrics import OVER_ALL
 from eval.slices import Slice, slices
 from flows.report.book import Book
+from flows.report.item_tables import items_of
 from flows.report.results import Board, Result
 
 SHOWN = 40  # slices
-
-_ITEMS = """SELECT item_id, metric, value, n_tokens, prompt_hash, target_hash, coalesce(repeat, 0) AS repeat,
-                   coalesce(cluster, '') AS cluster, coalesce(ability, '') AS ability, coalesce(level, '') AS level,
-                   coalesce(difficulty, '') AS difficulty, coalesce(language, '') AS language,
-                   coalesce(source, '') AS source, coalesce(prompt_tokens, 0) AS prompt_tokens,
-                   coalesce(choices, 0) AS choices, coalesce(parts, 1) AS parts
-            FROM eval_items WHERE evaluation = ? AND metric = ?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +48,14 @@ def sliced_of(book: Book, boards: Sequence[Board]) -> SliceSection | None:
 
 def _section(book: Book, board: Board, best: Result) -> SliceSection | None:
     control = board.control(best.budget)
-    mine, theirs = _tables(book, board, best), _tables(book, board, control) if control else None
-    if not all(len(table) for table in (*mine.values(), *(theirs or {}).values())):
-        return None  # pruned since
-    found = slices(mine, theirs, board.metric, np.random.default_rng(0))
+    tables = items_of(book, [best, *([control] if control else [])], board.meant.reads)
+    if tables is None:
+        return None
+    found = slices(tables[0], tables[1] if control else None, board.metric, np.random.default_rng(0))
     repeated = _repeated(book, board, best)
     if not found and repeated is None:
         return None
     return SliceSection(board, best, found[:SHOWN], max(0, len(found) - SHOWN), repeated)
-
-
-def _tables(book: Book, board: Board, result: Result) -> dict[int, Any]:
-    pairs = zip(result.seeds, result.evaluations, strict=True)
-    column = board.meant.column
-    return {seed: book.connection.sql(_ITEMS, params=[key, column]).to_arrow_table() for seed, key in pairs}
 
 
 def _repeated(book: Book, board: Board, best: Result) -> Repeated | None:

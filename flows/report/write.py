@@ -4,7 +4,7 @@ import hashlib
 from base64 import b64encode
 from pathlib import Path
 
-from flows.report import figures, synthesis_figures
+from flows.report import advice_figures, figures, panels, synthesis_figures
 from flows.report.facts import Facts, collect
 from flows.report.pages import own, render
 from warehouse.store import write_atomically
@@ -31,6 +31,8 @@ def page(facts: Facts) -> str:
         "page.html.j2",
         facts=facts,
         figures=figures,
+        panels=panels,
+        advice_figures=advice_figures,
         made_figures=synthesis_figures,
         hues=figures.hues_of(facts),
         style=style,

@@ -257,6 +257,10 @@ def test_curves_are_thinned_and_end_where_training_ended(raced: Path, facts: Fac
         assert all(len(curve.points) <= 121 and curve.points[-1][0] == 72 for curve in training.curves)
 
 
+def test_a_run_that_was_stopped_says_where_it_went_on(report: Path) -> None:
+    assert "rds_plus: goes on from step 24 (seed 1)." in read(report)
+
+
 def test_failures_are_what_they_say(raced: Path, facts: Facts) -> None:
     section = facts.failures
     assert section is not None
@@ -371,6 +375,9 @@ def test_how_to_do_it_again(raced: Path, chosen_only: Path, report: Path) -> Non
     text = read(write_report(chosen_only, log.run))
     assert "This run is a winnow select with the arguments listed at the end of this page." in text
     assert "Arguments pool: [a.jsonl]" in text
+    log = report_home.start(chosen_only, "20260304T030000-eeeeeeee").log
+    log.start(recipe="exam", command="evaluate", recipe_text="tasks: []", version="0.1.0")
+    assert f"winnow evaluate exam.yaml --home {chosen_only}" in read(write_report(chosen_only, log.run))
 
 
 def test_methods_have_hues_of_their_own(facts: Facts) -> None:

@@ -80,7 +80,7 @@ def test_contaminated_items_are_said_and_left_out_beside(text: str) -> None:
 
 
 def test_the_corrected_p_is_shown_beside_the_verdict(text: str) -> None:
-    assert "Corrected for all comparisons of its kind, p is 0.030." in text
+    assert "Over the items, corrected for all comparisons, p is 0.030" in text
     assert "p, corrected" in text
 
 
