@@ -48,6 +48,30 @@ class Limits:
         values = [given.get(str(source), given.get(EVERY, otherwise)) for source in sources]
         return np.array([value * self.budget if 0 < value < 1 else value for value in values], np.float64)
 
+    def check(self, sources: NDArray[Any], there: Floats) -> None:
+        """Raise `InputError` where candidates of which each of `sources` (s,) has `there` (s,) cannot meet the limits.
+
+        `there` counts in `unit`; it is infinite where tokens are not counted yet.
+        """
+        named = {source for given in (self.caps, self.floors) for source in given if source != EVERY}
+        if unknown := sorted(named - set(sources.tolist())):
+            known = ", ".join(sources.tolist())
+            raise InputError(f"no source {', '.join(unknown)} among the candidates; sources: {known}")
+        caps, floors = self.amounts(self.caps, sources, np.inf), self.amounts(self.floors, sources, 0)
+        for source, floor, cap, most in zip(sources, floors, caps, there, strict=True):
+            if floor > min(cap, most):
+                why = f"its cap is {cap:,.0f}" if cap < most else f"its candidates have {most:,.0f}"
+                raise InputError(f"the floor of {source} is {floor:,.0f} {self.unit}, but {why}; lower the floor")
+        if floors.sum() > self.budget:
+            raise InputError(
+                f"the floors sum to {floors.sum():,.0f} {self.unit}, more than the budget of {self.budget:,}"
+            )
+        if (room := np.minimum(there, caps).sum()) < self.budget:
+            raise InputError(
+                f"the budget is {self.budget:,} {self.unit}, but the candidates have {room:,.0f} within the caps; "
+                "lower it or raise the caps"
+            )
+
 
 def choose(method: Method, problem: Problem, limits: Limits, seed: int) -> Selection:
     """The answer of `method` within `limits`: its best rows that the caps allow, floors given their part first.
@@ -102,7 +126,7 @@ class _Walk:
         caps = limits.amounts(limits.caps, sources, np.inf)
         floors = limits.amounts(limits.floors, sources, 0)
         there = np.bincount(source_of, costs, len(sources)).astype(np.float64)
-        _check(limits, sources, there, caps, floors)
+        limits.check(sources, there)
         return cls(limits.budget, costs, source_of.astype(np.int64), caps, floors)
 
     def take(self, rows: Rows) -> tuple[Rows, bool]:
@@ -136,22 +160,3 @@ def _tokens(problem: Problem) -> Floats:
     if problem.costs is None:
         raise ValueError("a budget in tokens needs the tokens of each row")
     return np.maximum(problem.costs, 1).astype(np.float64)
-
-
-def _check(limits: Limits, sources: NDArray[Any], there: Floats, caps: Floats, floors: Floats) -> None:
-    named = {source for given in (limits.caps, limits.floors) for source in given if source != EVERY}
-    if unknown := sorted(named - set(sources.tolist())):
-        raise InputError(f"no source {', '.join(unknown)} among the candidates; sources: {', '.join(sources.tolist())}")
-    short = {str(s): [float(f), float(t)] for s, f, t, cap in zip(sources, floors, there, caps, strict=True)
-             if f > min(t, cap)}  # fmt: skip
-    if short:
-        raise InputError(f"floors in {limits.unit} above what the source has or its cap allows [floor, there]: {short}")
-    if floors.sum() > limits.budget:
-        raise InputError(
-            f"the floors sum to {floors.sum():,.0f} {limits.unit}, more than the budget of {limits.budget:,}"
-        )
-    if (room := np.minimum(there, caps).sum()) < limits.budget:
-        raise InputError(
-            f"the budget is {limits.budget:,} {limits.unit}, but the candidates have {room:,.0f} within the caps; "
-            "lower it or raise the caps"
-        )

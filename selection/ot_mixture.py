@@ -25,9 +25,10 @@ from selection.advice import Advice, Distance, Evidence, Remark, interval
 from selection.transport import (
     COARSE,
     NEWTON_TARGETS,
+    UNSOLVED,
+    Cooled,
     Kernel,
     Moment,
-    Passes,
     anneal,
     check_end,
     check_problem,
@@ -96,6 +97,9 @@ class Given:
 
     sources: Sources
     shares: Floats
+
+    def use(self, epsilon: float) -> None:
+        self.sources.use(epsilon)
 
     def at(self, h: Floats) -> Moment:
         softmins, usages = self.sources.at(h)
@@ -191,18 +195,17 @@ def nearest(question: Question, epsilon: float, start: Floats | None = None) -> 
 
     Raises `InputError` where `epsilon`, in units of the cost, is so small that no solution was found.
     """
-    sources = question.sources()
+    sources, largest = question.sources(), largest_epsilon(question.costs, epsilon)
     sources.use(epsilon)
     logs, pull, gap, iterations = np.full(question.s, -np.log(question.s)), 1.0, np.inf, 0
     with threadpool_limits(limits=1, user_api="blas"):
         if start is None:
-            first = largest_epsilon(question.costs, epsilon)
-            h = anneal(Moving(sources, logs, pull), sources.a, first, epsilon, COARSE)
+            h = anneal(Moving(sources, logs, pull), sources.a, largest, epsilon, COARSE)
         else:
             h = start / epsilon
         while gap > TOLERANCE and iterations < STEPS:
             step = Moving(sources, logs, pull)
-            h = _top(step, sources.a, h, epsilon)
+            h = _top(step, sources.a, h, epsilon, largest)
             gradient = sources.gradient(h)
             logs = step.led_to(gradient)[0]
             gap = float(np.exp(logs) @ (gradient - gradient.min()))
@@ -211,9 +214,11 @@ def nearest(question: Question, epsilon: float, start: Floats | None = None) -> 
     return Nearest(shares, epsilon * float(shares @ gradient), epsilon * gap, iterations, epsilon * (h - sources.a @ h))
 
 
-def _top(passes: Passes, a: Floats, h: Floats, epsilon: float) -> Floats:
-    """The best log-prices (m,), from `h`."""
-    end = climb(passes, a, h, EXACT, refresh=1)
+def _top(mixture: Cooled, a: Floats, h: Floats, epsilon: float, largest: float) -> Floats:
+    """The best log-prices (m,), from `h`; where that is so far away that it leads nowhere, through ε from `largest`."""
+    end = climb(mixture, a, h, EXACT, refresh=1)
+    if not end.converged and end.marginal_error > UNSOLVED:
+        end = climb(mixture, a, anneal(mixture, a, largest, epsilon, COARSE), EXACT, refresh=1)
     check_end(end, epsilon)
     return end.h
 
@@ -224,12 +229,13 @@ class Along:
 
     sources: Sources
     epsilon: float
+    largest: float
     h: Floats
     libraries: ThreadpoolController = field(default_factory=ThreadpoolController)  # to look for them takes milliseconds
 
     def __call__(self, shares: Floats) -> tuple[float, Floats]:
         with self.libraries.limit(limits=1, user_api="blas"):
-            self.h = _top(Given(self.sources, shares), self.sources.a, self.h, self.epsilon)
+            self.h = _top(Given(self.sources, shares), self.sources.a, self.h, self.epsilon, self.largest)
             gradient = self.epsilon * self.sources.gradient(self.h)
         return float(shares @ gradient), gradient
 
@@ -238,7 +244,7 @@ def along(question: Question, epsilon: float, start: Floats) -> Along:
     """For mixtures near one with prices `start` (m,)."""
     sources = question.sources()
     sources.use(epsilon)
-    return Along(sources, epsilon, start / epsilon)
+    return Along(sources, epsilon, largest_epsilon(question.costs, epsilon), start / epsilon)
 
 
 def distance_to(costs: Floats, source_of: Rows, target_weights: Floats, epsilon: float) -> Distance:

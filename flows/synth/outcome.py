@@ -1,6 +1,7 @@
 """What `winnow synth run` and `plan` answer: rows made, rows refused and why, what it cost or would cost."""
 
 import json
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,12 +89,22 @@ def _planned(each: Json) -> list[str]:
         lines.append(f"  the pilot was cut short by `spend`: {each['cut']:,} of its seeds were not asked about")
     if each["cut"] and not each["pilot"]:
         lines.append("  no forecast: raise `spend`")
+    if not each["left"]:
+        return [*lines, "  nothing is left to ask", *notes]
+    lines.append(f"  the pilot cost {', '.join(f'{_plain(paid)} {name}' for name, paid in each['paid'].items())}")
+    lines.append(f"  the {each['left']:,} seeds that are left:")
     return [*lines, *(_forecast(name, forecast) for name, forecast in each["forecasts"].items()), *notes]
 
 
 def _forecast(name: str, forecast: Json) -> str:
-    value, n = f"  {name}: {forecast['value']:,.4g}", forecast["n"]
+    value, n = f"  {name}: {_plain(forecast['value'])}", forecast["n"]
     if forecast["low"] is None:
-        return f"{value} for all that are left, scaled up from {n} seeds; no interval: they are decided on together"
-    interval = f"[{forecast['low']:,.4g}, {forecast['high']:,.4g}]"
-    return f"{value} {interval} for all that are left (95 % interval from {n} seeds)"
+        return f"{value}, scaled up from {n} seeds; no interval: they are decided on together"
+    return f"{value} [{_plain(forecast['low'])}, {_plain(forecast['high'])}] (95 % interval from {n} seeds)"
+
+
+def _plain(value: float) -> str:
+    """Three significant digits or all whole ones, without powers of ten."""
+    if value == 0 or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"

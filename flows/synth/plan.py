@@ -53,7 +53,9 @@ def _planned(run: Run, recipe: Recipe, source: Source, kitchen: Kitchen, workers
     asked = synthesis_of(source, recipe.endpoints, Path(recipe.data))
     told = {"synthesizer": asked.name, "models": asked.named, "notes": _notes(source)}
     if any(each.models for each in source.seeds):
-        return told | dict.fromkeys(("seeds", "answered", "pilot", "cut", "accepted", "refused")) | NOT_YET
+        return (
+            told | dict.fromkeys(("seeds", "answered", "pilot", "cut", "accepted", "refused", "left", "paid")) | NOT_YET
+        )
     name = f"{recipe.name} pool"
     seeds = sources.prepare(run, f"seeds of {asked.name}", source.seeds, Path(recipe.data), kitchen, workers)
     making = Making(run, f"plan {name}", asked, seeds, kitchen, workers)
@@ -70,7 +72,9 @@ def _planned(run: Run, recipe: Recipe, source: Source, kitchen: Kitchen, workers
         "cut": len(drawn) - found.seeds,
         "accepted": found.accepted,
         "refused": found.refused,
-        "forecasts": _forecasts(found, len(open_), rng) if found.seeds or not open_ else {},
+        "left": len(open_) - found.seeds,
+        "paid": found.paid,
+        "forecasts": _forecasts(found, len(open_) - found.seeds, rng) if found.seeds else {},
     }
 
 
@@ -120,7 +124,7 @@ def _answered(making: Making, examples: Sequence[Example]) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Pilot:
-    """What some `seeds` led to: rows, and for each thing measured one value (n,) per seed.
+    """What some `seeds` led to: rows, and for each thing measured one value (n,) per seed; `paid` is what they cost.
 
     What cannot be told of single seeds, because the job decides on all of them at once, is in `totals`.
     """
@@ -130,6 +134,7 @@ class Pilot:
     refused: int
     values: Mapping[str, Floats]
     totals: Mapping[str, float]
+    paid: Mapping[str, float]
 
 
 def _pilot(making: Making, examples: Sequence[Example]) -> Pilot:
@@ -151,10 +156,17 @@ def _pilot(making: Making, examples: Sequence[Example]) -> Pilot:
         known = set().union(*replies.values()) >= emitted.heard
     costs = [name for name in COSTS if name != "USD" or any(spec.prices for spec in making.asked.endpoints)]
     columns = {name: table[:, COSTS.index(name)] for name in costs} if known else {}
-    totals = {} if known else {name: whole[COSTS.index(name)] for name in costs}
+    paid = {name: float(whole[COSTS.index(name)]) for name in costs}
     kept = np.array([accepted[each] for each in asked], np.float64)
     counts = dict(emitted.counts)
-    return Pilot(len(asked), counts.pop("", 0), sum(counts.values()), columns | {"accepted rows": kept}, totals)
+    return Pilot(
+        len(asked),
+        counts.pop("", 0),
+        sum(counts.values()),
+        columns | {"accepted rows": kept},
+        {} if known else paid,
+        paid,
+    )
 
 
 def parents_of(row: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import spearmanr, ttest_1samp
 
 from benchmarks import needles, signals_here, truth
+from benchmarks.journal import Journal
 from benchmarks.signals_here import Asked, Corpus, NotHere, Signals, every_method, measurable
 from selection.random_rows import Random
 from synthesis.world import World
@@ -71,7 +72,7 @@ class First:
 @pytest.mark.parametrize("name", ["scores", "gradient", "degradation", "something new"])
 def test_what_cannot_be_measured_says_why(name):
     with pytest.raises(NotHere, match="here"):
-        measurable(Reading(Spec(name)))
+        measurable(Reading(Spec(name)), Signals())
     with pytest.raises(NotHere, match="here"):
         Signals().fill(name, {})
     with pytest.raises(NotHere, match="here"):
@@ -224,9 +225,84 @@ def test_findings_are_paired_with_random_and_refusals_are_told(monkeypatch):
     question = truth.Question(pool, [], 40, truth.share(truth.is_clean))
     monkeypatch.setattr(truth, "QUESTIONS", {"small": lambda seed: question})
     asked = Asked({"random": Random(), "refusing": Refusing()}, {})
-    refusal, found = truth.findings(["small"], Signals(), asked, seeds=3)
+    refusal, found = truth.findings(["small"], Signals(), asked, truth.Seeds(3))
     assert refusal == truth.Refusal("small", "refusing", "too small")
     assert found == truth.Finding("small", "random", Estimate(0.25, 0.25, 0.25, 3), Estimate(0, 0, 0, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """What stands in for trainings: the number of a row's words, and which rows were asked for."""
+
+    asked: list
+
+    @property
+    def names(self):
+        return frozenset({"scores"})
+
+    def spec(self, wanted):
+        return Spec(wanted)
+
+    def measure(self, spec, rows):
+        self.asked.append([row[0].content for row in rows])
+        return np.array([len(row[0].content.split()) for row in rows])
+
+
+@dataclass(frozen=True, slots=True)
+class MostWords:
+    scores: Spec
+    compares: ClassVar[bool] = False
+
+    @property
+    def reads(self):
+        return {"scores": self.scores}
+
+    def __call__(self, problem, rng):
+        return SimpleNamespace(rows=np.argsort(-problem.candidates["scores"], kind="stable")[: problem.budget])
+
+
+def test_what_a_training_gives_is_measured_of_the_rows_alone_that_need_it():
+    trained = Counting([])
+    signals = Signals(trained=trained)
+    assert signals.fill("scores", {}) == Spec("scores")
+    method = measurable(MostWords(signals.fill("scores", {})), signals)
+    assert truth.trains(method, signals)
+    assert not truth.trains(Random(), signals)
+    corpus = Corpus([row("a b"), row("a"), row("a b c"), row("target")], signals)
+    for _ in range(2):
+        assert corpus.choose(method, np.array([0, 1, 2]), np.array([3]), 2, seed=0).tolist() == [2, 0]
+    assert trained.asked == [["a b", "a", "a b c"]]
+
+
+def test_methods_that_need_a_training_are_asked_at_fewer_seeds(monkeypatch):
+    def question(seed):
+        rows = [row("x " * (i + seed), noise="clean" if i > 5 else "static") for i in range(10)]
+        return truth.Question(rows, [], 4, truth.share(truth.is_clean))
+
+    names = ("small", "damaged skills")
+    monkeypatch.setattr(truth, "QUESTIONS", dict.fromkeys(names, question))
+    signals = Signals(trained=Counting([]))
+    asked = Asked({"random": Random(), "most": MostWords(Spec("scores"))}, {})
+    found = {(e.question, e.method): e for e in truth.findings(names, signals, asked, truth.Seeds(3, 2))}
+    assert {key: each.value.n for key, each in found.items()} == {
+        ("small", "random"): 3, ("small", "most"): 2, ("damaged skills", "random"): 2, ("damaged skills", "most"): 2,
+    }  # fmt: skip
+    assert found["small", "most"].value.value == 1
+    draws = [truth.answers("small", signals, {"random": Random()}, seed, Journal())["random"] for seed in range(2)]
+    assert found["small", "most"].over_random.value == pytest.approx(1 - np.mean(draws))
+
+
+def test_a_run_that_was_stopped_asks_only_what_it_does_not_know(tmp_path, monkeypatch):
+    path = tmp_path / "journal.jsonl"
+    question = truth.Question([row("a", noise="clean")], [], 1, truth.share(truth.is_clean))
+    monkeypatch.setattr(truth, "QUESTIONS", {"small": lambda seed: question})
+    first = truth.answers("small", Signals(), {"random": Random(), "refusing": Refusing()}, 0, Journal(path))
+    assert first == {"random": 1.0, "refusing": "too small"}
+    whole = path.read_text()
+    path.write_text(whole + '["winnow-tiny", "small", 0, "oth')  # stopped while it wrote
+    monkeypatch.setattr(truth, "QUESTIONS", {"small": lambda seed: pytest.fail("asked again")})
+    assert truth.answers("small", Signals(), {"refusing": Refusing(), "random": Random()}, 0, Journal(path)) == first
+    assert path.read_text() == whole
 
 
 def test_shares_stay_between_0_and_1():
@@ -246,10 +322,10 @@ def test_the_table_marks_what_differs_from_random():
     found = [
         truth.Finding("q", "good", value, better),
         truth.Finding("q", "bad", value, worse),
-        truth.Finding("r", "good", value, Estimate(0.0, -0.1, 0.1, 5)),
+        truth.Finding("r", "good", Estimate(0.5, 0.4, 0.6, 3), Estimate(0.0, -0.1, 0.1, 3)),
     ]
     assert truth.table(found).splitlines()[2:] == [
-        "| `good` | 0.50 [0.40, 0.60] + | 0.50 [0.40, 0.60] |",
+        "| `good` | 0.50 [0.40, 0.60] + | 0.50 [0.40, 0.60] (n 3) |",
         "| `bad` | 0.50 [0.40, 0.60] - | refused |",
     ]
 
