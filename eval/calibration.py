@@ -4,28 +4,31 @@ Confidence is the probability that a model gives to its own answer, in [0, 1]: t
 the choices, or the geometric mean of the answer's token probabilities. Plain functions of arrays of n items.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from warehouse.records import Floats
+from warehouse.records import Estimate, Floats
 
 BINS = 10
+Z = 1.96  # standard errors to each side of a 95 % interval
 
 
 @dataclass(frozen=True, slots=True)
 class Bin:
     """The n items whose confidence lies in (low, high], their mean confidence and the share that is right.
 
-    The first bin holds a confidence of 0 too. Without items both means are None.
+    The first bin holds a confidence of 0 too. Without items both means are None. The share has Wilson's interval, of
+    items drawn one by one.
     """
 
     low: float
     high: float
     n: int
     confidence: float | None
-    accuracy: float | None
+    accuracy: Estimate | None
 
 
 def reliability(right: NDArray[np.bool_] | Floats, confidence: Floats, bins: int = BINS) -> tuple[Bin, ...]:
@@ -37,9 +40,17 @@ def reliability(right: NDArray[np.bool_] | Floats, confidence: Floats, bins: int
     counts = np.bincount(which, minlength=bins)
     confidences, rights = (np.bincount(which, weights=x, minlength=bins) for x in (confidence, right))
     return tuple(
-        Bin(b / bins, (b + 1) / bins, int(n), *((confidences[b] / n, rights[b] / n) if n else (None, None)))
-        for b, n in enumerate(counts)
+        Bin(b / bins, (b + 1) / bins, n, *((float(confidences[b] / n), wilson(rights[b], n)) if n else (None, None)))
+        for b, n in enumerate(counts.tolist())
     )
+
+
+def wilson(right: float, n: int) -> Estimate:
+    """The share `right` / n with Wilson's 95 % interval (Wilson 1927)."""
+    share, spread = right / n, Z**2 / n
+    middle, reach = share + spread / 2, Z * math.sqrt(share * (1 - share) / n + spread / (4 * n))
+    low, high = ((middle + sign * reach) / (1 + spread) for sign in (-1, 1))
+    return Estimate(share, min(max(low, 0.0), share), max(min(high, 1.0), share), n)
 
 
 def expected_calibration_error(right: NDArray[np.bool_] | Floats, confidence: Floats, bins: int = BINS) -> float:

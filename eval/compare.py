@@ -106,8 +106,8 @@ def overall_average(arm: Sequence[Tables], name: str, rng: np.random.Generator) 
     return None if found is None else found.difference
 
 
-def seed_scores(arms: Sequence[Tables], name: str) -> tuple[Floats, Floats]:
-    """(arms, s, n) values of several arms on the same seeds and items, and the weights (n,) of the items."""
+def seed_scores(arms: Sequence[Tables], name: str) -> tuple[Floats, Floats, Labels | None]:
+    """(arms, s, n) values of several arms on the same seeds and items; weights (n,) and clusters of the items."""
     wanted, seeds = metric(name), sorted(arms[0])
     if wanted.statistic is not None:
         raise InputError(f"{name!r} is no mean over items")
@@ -116,7 +116,8 @@ def seed_scores(arms: Sequence[Tables], name: str) -> tuple[Floats, Floats]:
     runs = [[_rows(arm[seed], wanted) for seed in seeds] for arm in arms]
     reference = _same_items(runs, seeds)
     weights = _weights(reference, wanted)
-    return np.stack([_scores(each) for each in runs]), np.ones(len(reference)) if weights is None else weights
+    scores = np.stack([_scores(each) for each in runs])
+    return scores, np.ones(len(reference)) if weights is None else weights, clusters_of(reference, "cluster")
 
 
 def clusters_of(rows: pa.Table, column: str) -> Labels | None:

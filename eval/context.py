@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from eval.likelihoods import reply_turn
 from eval.protocol import Item
 from models.chat import WRITTEN, ChatFormat, Tokens, encode
+from models.encoded import Encoded
 from warehouse.errors import InputError
 from warehouse.records import Message, Messages
 
@@ -27,6 +28,13 @@ class Readable(Protocol):
     backend: Tokenizer
     chat: ChatFormat
     max_length: int
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """One that remembers what it encoded, since the same rows are asked next."""
+
+    encoded: Encoded
 
 
 def reader_of(model: Any) -> Readable | None:
@@ -88,7 +96,13 @@ def fitted(items: Sequence[Item], model: Any, truncate: str) -> list[Item]:
 
 
 def _asked(reader: Readable, prompts: Sequence[Messages]) -> list[Tokens]:
-    return encode(reader.backend, reader.chat, prompts, ask=True)
+    return _encoded(reader, prompts, ask=True)
+
+
+def _encoded(reader: Readable, rows: Sequence[Messages], ask: bool) -> list[Tokens]:
+    if isinstance(reader, Remembering):
+        return reader.encoded(rows, ask)
+    return encode(reader.backend, reader.chat, rows, ask=ask)
 
 
 def _replies(reader: Readable, items: Sequence[Item], asked: Sequence[Tokens]) -> list[int]:
@@ -98,7 +112,7 @@ def _replies(reader: Readable, items: Sequence[Item], asked: Sequence[Tokens]) -
     probability.
     """
     rows = [(number, text) for number, item in enumerate(items) for text in item.choices]
-    whole = encode(reader.backend, reader.chat, [(*items[n].prompt, *reply_turn(text)) for n, text in rows])
+    whole = _encoded(reader, [(*items[n].prompt, *reply_turn(text)) for n, text in rows], ask=False)
     needed = [1] * len(items)
     for (number, text), row in zip(rows, whole, strict=True):
         before = asked[number].ids

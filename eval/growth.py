@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from eval.compare import Tables, average, seed_scores
+from eval.compare import Labels, Tables, average, seed_scores
 from eval.metrics import metric
-from eval.statistics import LEVEL
+from eval.statistics import LEVEL, cluster_totals
 from warehouse.errors import InputError
 from warehouse.records import Estimate, Floats
 
@@ -33,14 +33,17 @@ class Growth:
 
 
 def growth(runs: Mapping[int, Tables], name: str, rng: np.random.Generator, by: str = "ability") -> dict[str, Growth]:
-    """The metric `name` at every budget for each value of the column `by` ("" where an item has none)."""
+    """The metric `name` at every budget for each value of the column `by` ("" where an item has none).
+
+    Intervals are of `DRAWS` draws: there are many points.
+    """
     groups = sorted({group for arm in runs.values() for table in arm.values() for group in table[by].to_pylist()})
     found = {}
     for group in groups:
         parts = {
             budget: {seed: t.filter(pc.equal(t[by], group)) for seed, t in arm.items()} for budget, arm in runs.items()
         }
-        points = tuple((budget, average(parts[budget], name, rng)) for budget in sorted(parts))
+        points = tuple((budget, average(parts[budget], name, rng, DRAWS)) for budget in sorted(parts))
         found[group] = Growth(points, chance(next(iter(parts[min(parts)].values()))))
     return found
 
@@ -76,8 +79,8 @@ def sample_efficiency(
 ) -> Enough:
     """How few rows reach `reference`, or 95 % of what training on the whole pool (`full`) gives.
 
-    All budgets, and the full pool, are drawn over the same seeds and items. Raises `InputError` unless exactly one of
-    both is given, and for 95 % of a loss, which says nothing.
+    All budgets, and the full pool, are drawn over the same seeds and items (or their clusters). Raises `InputError`
+    unless exactly one of both is given, and for 95 % of a loss, which says nothing.
     """
     wanted, budgets = metric(name), sorted(runs)
     if (reference is None) == (full is None):
@@ -85,8 +88,8 @@ def sample_efficiency(
     if full is not None and not wanted.higher_is_better:
         raise InputError(f"95 % of {name!r} is no goal, as lower is better; give a loss to reach")
     arms = [*(runs[budget] for budget in budgets), *([full] if full is not None else [])]
-    scores, weights = seed_scores(arms, name)
-    curves = _drawn(scores, weights, rng, draws)
+    scores, weights, clusters = seed_scores(arms, name)
+    curves = _drawn(scores, weights, clusters, rng, draws)
     sign = 1.0 if wanted.higher_is_better else -1.0
     first = [_first(sign * curve, sign, len(budgets), reference) for curve in curves]
     value = _first(sign * (scores.mean(axis=1) @ weights / weights.sum()), sign, len(budgets), reference)
@@ -102,12 +105,17 @@ def _first(curve: Floats, sign: float, budgets: int, reference: float | None) ->
     return int(reaching[0]) if len(reaching) else budgets
 
 
-def _drawn(scores: Floats, weights: Floats, rng: np.random.Generator, draws: int) -> Floats:
-    """(draws, arms) means of (arms, s, n) scores over seeds and items drawn with repetition, the same for all arms."""
-    arms, s, n = scores.shape
+def _drawn(scores: Floats, weights: Floats, clusters: Labels | None, rng: np.random.Generator, draws: int) -> Floats:
+    """(draws, arms) means of (arms, s, n) scores over seeds and items drawn with repetition, the same for all arms.
+
+    Items of one cluster (n,) are drawn together.
+    """
+    totals = cluster_totals(scores * weights, clusters)
+    masses = cluster_totals(weights, clusters)
+    arms, s, c = totals.shape
     means = np.empty((draws, arms))
     for draw in range(draws):
         seeds = np.bincount(rng.integers(0, s, s), minlength=s) / s
-        items = np.bincount(rng.integers(0, n, n), minlength=n) * weights
-        means[draw] = np.einsum("asn,s,n->a", scores, seeds, items) / items.sum()
+        items = np.bincount(rng.integers(0, c, c), minlength=c)
+        means[draw] = np.einsum("asc,s,c->a", totals, seeds, items) / (items @ masses)
     return means

@@ -22,13 +22,11 @@ import torch
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 
-from eval.choice import Choice
 from eval.items import ItemRow
 from eval.presets import setting_of
-from eval.protocol import Item
 from eval.suite import Suite
+from eval.suite_names import own_folder
 from eval.suite_rows import VALUES, Sample, own_task, rows_of
-from eval.tasks import ExactMatch
 from models.chat import WRITTEN
 from models.local import LocalModel
 from warehouse.errors import InputError
@@ -59,7 +57,7 @@ def settings_of(suite: Suite) -> Settings:
 def examine(suite: Suite, model: LocalModel) -> list[ItemRow]:
     """The item rows of a suite on `model`: every per-item value that has a meaning here."""
     lm = lm_of(model.network, model.tokenizer, model.chat.template, model.max_length, suite.batch_size)
-    items = {item.item_id: item for item in _own_items(suite)}
+    items = {item.item_id: item for item in suite.items()}
     task = own_task(list(items.values()), suite.max_tokens or REPLY_TOKENS) if items else suite.task
     assert task is not None  # a suite without `ask` names a task
     with drawing(suite.seed):
@@ -68,13 +66,6 @@ def examine(suite: Suite, model: LocalModel) -> list[ItemRow]:
     if not rows:
         raise InputError(f"task {suite.task!r} gives no value per item that is known here: {', '.join(VALUES)}")
     return rows
-
-
-def _own_items(suite: Suite) -> Sequence[Item]:
-    if suite.ask is None:
-        return []
-    task = Choice if suite.ask == "choice" else ExactMatch
-    return task(examples=suite.examples, limit=suite.limit).items()
 
 
 def lm_of(network: Any, tokenizer: Any, template: str | None, max_length: int, batch_size: int | str) -> Any:
@@ -125,7 +116,7 @@ def load(task: str | Mapping[str, Any], settings: Settings) -> dict[str, Any]:
 
 
 def _fetched(name: str) -> Any:
-    manager = _manager(_folder(name))
+    manager = _manager(own_folder(name, TASKS))  # reading it alone saves reading them all
     if name not in manager.all_tasks:
         manager = _manager(TASKS)  # reads 14,000 files: 15 seconds
     if name not in manager.all_tasks:
@@ -142,12 +133,6 @@ def _fetched(name: str) -> Any:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def _folder(name: str) -> Path | None:
-    """The folder of lm-eval's tasks that `name` begins with: reading it alone saves reading them all."""
-    known = [path for path in TASKS.iterdir() if path.is_dir() and name.startswith(path.name)]
-    return max(known, key=lambda path: len(path.name), default=None)
 
 
 @cache

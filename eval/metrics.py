@@ -131,6 +131,17 @@ def main_metric(columns: Iterable[str], overall: str) -> str | None:
     return next((name for name, m in found.items() if m.higher_is_better), None)
 
 
+def leading(names: Iterable[str]) -> tuple[str, ...]:
+    """Of the metrics of one task, those to look at first: what counts in the overall score, and the loss per token.
+
+    Where none counts, the first in the order of `METRICS`. Raises `InputError` for unknown names.
+    """
+    given = {name: metric(name) for name in sorted(names, key=_order)}
+    counting = (name for name, m in given.items() if m.higher_is_better and m.statistic is None)
+    first = next(counting, next(iter(given), None))
+    return tuple(dict.fromkeys(name for name in (first, "nll") if name in given))
+
+
 def family(name: str, columns: Iterable[str]) -> str:
     """What Holm's correction counts a task's metric with: what goes into the overall score together, all else by name.
 
@@ -145,3 +156,8 @@ def _pass(name: str) -> Metric:
 
 def _natural(name: str) -> tuple[int, str]:
     return len(name), name
+
+
+def _order(name: str) -> tuple[int, int, str]:
+    known = list(METRICS)
+    return (known.index(name) if name in METRICS else len(known), *_natural(name))

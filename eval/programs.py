@@ -47,6 +47,7 @@ class Code(Replying):
     weak: bool = False
 
     name: ClassVar[str] = "code"
+    reads: ClassVar[tuple[str, ...]] = ("tests", "test_setup", "test", "entry_point", "prefix")
     tuples: ClassVar[tuple[str, ...]] = ("stop", "k")
 
     def __post_init__(self) -> None:

@@ -63,6 +63,10 @@ class Task(Protocol):
         """Whether a model may be asked in another chat format than the one it was tuned with."""
 
     @property
+    def limit(self) -> int | None:
+        """How many of the rows it takes, the first ones; None is all."""
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Roles of the models that it asks; the examined one is "tuned"."""
 

@@ -1,13 +1,15 @@
 """How well a refusal-aware model knows what it knows (R-Tuning, Zhang et al. 2024, §4.2): confidence, and whether the
 right answers come first when sorted by it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.calibration import average_precision
+from eval.replying import told
 from eval.statistics import bootstrap, share
 from models.dialogue import Complete, Dialogue, each
 from models.protocol import Completion, Prompt
@@ -23,13 +25,14 @@ SURE = 0.5  # an answer counts as given where the model finds "sure" likelier th
 class Confidence:
     """A greedy answer, the geometric mean of its tokens' probabilities, and p(sure) / (p(sure) + p(unsure)).
 
-    `failure` is why there is no answer, "" where there is one; all is 0 then.
+    `told` is what the reply says of itself (`eval.replying.told`). Where it names a `failure` there is no answer, and
+    all is 0.
     """
 
     answer: str
     answer_confidence: float
     sure_probability: float
-    failure: str = ""
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def value(self) -> float:
@@ -63,11 +66,11 @@ def confidence(role: str, prompt: Prompt) -> Dialogue[Confidence]:
     (reply,) = yield [Complete(role, replace(prompt, temperature=0.0, stop=(*prompt.stop, ASKING)))]
     assert isinstance(reply, Completion)  # what `Complete` is answered by
     if reply.failure:
-        return Confidence("", 0.0, 0.0, reply.failure)
+        return Confidence("", 0.0, 0.0, told(reply))
     answer = reply.text.strip()
     endings = [with_sureness(answer, sure) for sure in (True, False)]
     alone, sure, unsure = yield from each([answer, *endings], lambda text: reply_logprobs(role, prompt.messages, text))
-    return Confidence(answer, answer_confidence(alone[:-1]), sure_probability(sure, unsure))
+    return Confidence(answer, answer_confidence(alone[:-1]), sure_probability(sure, unsure), told(reply))
 
 
 def answer_confidence(logprobs: Sequence[float] | NDArray[np.float32]) -> float:

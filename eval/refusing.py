@@ -30,6 +30,7 @@ class Refusal(Replying):
     phrases: tuple[str, ...] = ()
 
     name: ClassVar[str] = "refusal"
+    reads: ClassVar[tuple[str, ...]] = ("should_refuse",)
     tuples: ClassVar[tuple[str, ...]] = ("stop", "phrases")
 
     def problem(self, row: Example) -> str:
@@ -78,5 +79,5 @@ class Sureness(ExactMatch):
         values, detail = loss_of(*scored(logprobs, 1, item.heard))
         graded = self.grade(item, found.answer)
         sure = {"confidence": found.answer_confidence, "p_sure": found.sure_probability}
-        detail |= {"failure": found.failure, "said": ""} if found.failure else {}
-        return replace(graded, values={**graded.values, **sure, **values}, reply=found.answer, detail=detail)
+        told = {**graded.detail, **detail, **found.told}
+        return replace(graded, values={**graded.values, **sure, **values}, reply=found.answer, detail=told)

@@ -22,6 +22,7 @@ class RougeL(Replying):
     """
 
     name: ClassVar[str] = "rouge_l"
+    reads: ClassVar[tuple[str, ...]] = ("references",)
 
     def problem(self, row: Example) -> str:
         if not prompt_of(row):

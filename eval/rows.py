@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
 from eval.protocol import TUNED, Item
 from models.protocol import Verifier
 from warehouse.errors import InputError
-from warehouse.records import Example, Message, Messages, Spec
+from warehouse.records import Example, Message, Messages, Spec, canonical
 
 SHOWN = 5
 ROWS = ("examples", "shots_from")  # rows have keys of their own
@@ -53,6 +53,7 @@ class RowTask:
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = (TUNED,)
     tuples: ClassVar[tuple[str, ...]] = ()  # parameters that a recipe gives as lists
+    reads: ClassVar[tuple[str, ...]] = ()  # keys of `meta`, beside choices, that say what is right
 
     def __post_init__(self) -> None:
         for name in (*ROWS, *self.tuples):
@@ -78,7 +79,11 @@ class RowTask:
         return Spec(self.name, {k: list(v) if isinstance(v, tuple) else v for k, v in params.items()})
 
     def items(self) -> Sequence[Item]:
-        """An item for each row, known by `sample_id`; a repeated row gets its count behind it.
+        """An item for each distinct row, known by `sample_id`.
+
+        A row that is there twice, with the same turns and the same that is right, is one item, the first: asked twice
+        it would say nothing new, and intervals would be those of more items than there are. Rows of the same turns
+        that want something else (other choices, other tests) get their number behind the id.
 
         Raises `InputError` for rows that cannot be scored, and for worked examples that are missing or are test rows.
         """
@@ -87,12 +92,14 @@ class RowTask:
             raise InputError("the test set is empty; give at least one example")
         self._check(rows)
         shots = _Shots(self, rows)
-        seen: Counter[str] = Counter()
-        made = []
+        numbers: Counter[str] = Counter()
+        made: dict[str, Item] = {}
         for row in rows:
-            number, seen[row.sample_id] = seen[row.sample_id], seen[row.sample_id] + 1
-            made.append(self.item(f"{row.sample_id}-{number}" if number else row.sample_id, row, shots.before(row)))
-        return made
+            item = self.item(row.sample_id, row, shots.before(row))
+            if (known := self._wanted(item)) not in made:
+                number, numbers[item.item_id] = numbers[item.item_id], numbers[item.item_id] + 1
+                made[known] = replace(item, item_id=f"{item.item_id}-{number}") if number else item
+        return list(made.values())
 
     def item(self, item_id: str, row: Example, shots: Messages) -> Item:
         own = self.asked(row)
@@ -121,6 +128,11 @@ class RowTask:
                 "before it"
             )
         return ""
+
+    def _wanted(self, item: Item) -> str:
+        """The turns of the item's row and what is right, as text."""
+        read = [item.example.meta.get(name) for name in self.reads]
+        return canonical([item.item_id, item.gold.strip(), item.choices, read])
 
     @property
     def _system(self) -> Messages:

@@ -79,7 +79,7 @@ def _counts(n: int, draws: int, rng: np.random.Generator) -> NDArray[np.float32]
     return np.bincount(cells.ravel(), minlength=draws * n).reshape(draws, n).astype(np.float32)
 
 
-def _cluster_totals(values: Floats, clusters: NDArray[np.generic] | None) -> Floats:
+def cluster_totals(values: Floats, clusters: NDArray[np.generic] | None) -> Floats:
     """Sums (…, C) over clusters of the last axis (…, n); unchanged where every item is its own cluster."""
     if clusters is None:
         return values
@@ -103,8 +103,8 @@ def _bootstrap_means(
     answered the same items and a hard item is hard for all of them. `seeds` (draws, s) are the shares of each seed
     where they were drawn already.
     """
-    totals = _cluster_totals(values * weights, clusters).astype(np.float64)
-    masses = _cluster_totals(weights[None, :], clusters)[0]
+    totals = cluster_totals(values * weights, clusters).astype(np.float64)
+    masses = cluster_totals(weights[None, :], clusters)[0]
     s, c = totals.shape
     means = []
     for start in range(0, draws, block := max(1, DRAW_BLOCK // c)):

@@ -4,14 +4,18 @@ lm-eval words the prompts, asks the model and scores each item; the items come b
 task, so intervals, comparisons and views are ours. This module loads neither lm-eval nor torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from eval.choice import Choice
 from eval.presets import runnable, setting_of
+from eval.protocol import Item
+from eval.suite_names import check_names, tasks_folder
+from eval.tasks import ExactMatch
 from warehouse.errors import InputError
 from warehouse.records import EvalReport, Example, Spec
 
@@ -68,6 +72,13 @@ class Suite:
         params = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "examples"}
         return Spec("suite", params | {"lm_eval": installed()})
 
+    def items(self) -> Sequence[Item]:
+        """The test rows as `ask` says; none where lm-eval's own are asked. Raises `InputError` as the tasks here do."""
+        if self.ask is None:
+            return []
+        task = Choice if self.ask == "choice" else ExactMatch
+        return task(examples=self.examples, limit=self.limit).items()
+
     def run(self, model: "LocalModel", checkpoint_key: str, rng: np.random.Generator) -> "Assessment":
         """Every item put to `model` by lm-eval; `rng` draws the bootstrap alone.
 
@@ -89,6 +100,13 @@ def installed() -> str:
         return version(PACKAGE)
     except PackageNotFoundError as error:
         raise InputError(f"suite: {PACKAGE} is not installed; install it with `pip install {PACKAGE}`") from error
+
+
+def check_suites(suites: Sequence[Suite]) -> None:
+    """Raise `InputError` where lm-eval is not installed, or has no task of a name that some of `suites` gives."""
+    if suites:
+        installed()
+        check_names([suite.task for suite in suites if suite.task is not None], tasks_folder())
 
 
 def parts(params: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:

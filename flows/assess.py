@@ -15,7 +15,7 @@ from eval.assess import Assessment
 from eval.assess import assess as examine
 from eval.context import fitted, reader_of
 from eval.protocol import TUNED, Task
-from eval.suite import Suite, parts
+from eval.suite import Suite, check_suites, parts
 from eval.table import TASKS
 from flows import recipes
 from flows.entries import make
@@ -39,7 +39,7 @@ from warehouse.records import Example, canonical
 from warehouse.store import Artifact, Draft, Work
 from warehouse.tables import EVAL_ITEMS, EVALUATION, write_rows
 
-EVALUATE_VERSION = 2
+EVALUATE_VERSION = 3
 SUITE = "suite"
 SPELLED = re.compile(r"[^a-z0-9_-]")  # what a label may not hold
 
@@ -75,8 +75,10 @@ def task(entry: recipes.Task, examples: Sequence[Example], shots: Sequence[Examp
 
 def check(recipe: Recipe) -> None:
     """Raise `InputError` for tasks, parameters and models of roles that are not known, not there, or not asked for."""
+    suites: list[Suite] = []
     for entry in single(recipe.tasks):
         made = task(entry, ())
+        suites += [made] if isinstance(made, Suite) else []
         wanted = set() if isinstance(made, Suite) else set(made.needs) - {TUNED}
         if missing := sorted(wanted - set(entry.models)):
             raise InputError(
@@ -85,6 +87,7 @@ def check(recipe: Recipe) -> None:
         if unknown := sorted(set(entry.models) - wanted):
             raise InputError(f"task {entry.title!r} asks no model as {', '.join(unknown)}; take it out of `models`")
         check_voices((voice_of(named, recipe.endpoints) for named in entry.models.values()), recipe.spend)
+    check_suites(suites)
 
 
 def single(entries: Sequence[recipes.Task]) -> list[recipes.Task]:
@@ -136,8 +139,9 @@ class Examiner:
             test, shots = self.exams.rows(entry), self.exams.shots(entry)
             folders = [each.folder if each else None for each in (test, shots)]
             made = task(entry, *map(_examples, folders))
+            items = made.items()
             if not isinstance(made, Suite):
-                fitted(made.items(), reader, made.truncate)
+                fitted(items, reader, made.truncate)
 
     def assess(self, name: str, voice: Local, checkpoint: str = "", in_format: bool = False) -> list[Artifact]:
         """One evaluation of `voice` per task of the recipe; `checkpoint` is its key, "" for a model that is none."""
@@ -226,9 +230,17 @@ def _examine(exam: Exam, models: Mapping[str, LanguageModel], draft: Draft) -> C
     else:
         answer = examine(chosen, models, exam.checkpoint, rng)
     _write(draft, exam, answer)
-    items = len({row.item_id for row in answer.items})
-    rows = PoolReader(exam.test).n if exam.test else items
-    return Counts(rows, items, {"beyond the task's limit": rows - items} if items < rows else {})
+    return _counted(exam, chosen, len({row.item_id for row in answer.items}))
+
+
+def _counted(exam: Exam, chosen: Task | Suite, scored: int) -> Counts:
+    """From the rows of the test set to the items that have a value."""
+    if exam.test is None:
+        return Counts(scored, scored)
+    rows = PoolReader(exam.test).n
+    asked, items = min(rows, chosen.limit or rows), len({item.item_id for item in chosen.items()})
+    dropped = {"beyond the task's limit": rows - asked, "there twice": asked - items, "without a value": items - scored}
+    return Counts(rows, scored, {reason: n for reason, n in dropped.items() if n})
 
 
 def _write(draft: Draft, exam: Exam, answer: Assessment) -> None:

@@ -17,13 +17,13 @@ from warehouse import lineage as ancestors
 from warehouse import prune as pruning
 from warehouse.errors import InputError
 from warehouse.leases import undisturbed
-from warehouse.store import Artifact, Store, load_artifact
+from warehouse.store import TRAINED_ON, Artifact, Store, load_artifact
 
 MOST_LINES = 40  # of what differs
 LISTING = """
 SELECT stage, left(key, 12) AS key, created, round(seconds, 1) AS seconds, bytes,
        facts->>'rows_in' AS rows_in, facts->>'rows_out' AS rows_out
-FROM artifacts ORDER BY created
+FROM artifacts ORDER BY created, stage, key
 """
 
 
@@ -88,7 +88,7 @@ def lineage(home: Path, text: str, as_json: bool) -> str:
     """Everything that the artifact or signal whose key begins with `text` was made from, as a tree or as JSON."""
     with undisturbed(home):
         key = ancestors.find(home, text)
-        nodes = ancestors.ancestry(home, [key])
+        nodes = ancestors.ancestry(home, [key], alike=True)
         names = ancestors.model_names(home, nodes)
     return (
         ancestors.as_json(key, nodes)
@@ -141,6 +141,8 @@ def _causes(
     first, second = (_parts(home, key, stages[key]) for key in pair)
     for name, before, after in _differences(first, second):
         role = name.removeprefix("inputs.")
+        if name == f"inputs.{TRAINED_ON}":
+            before, after = (_rows_from(home, key, stages[key]) for key in pair)
         if isinstance(before, str) and isinstance(after, str) and before in stages and after in stages:
             if (before, after) not in seen:
                 place = f"{path}.{role}" if path else role
@@ -159,6 +161,12 @@ def _parts(home: Path, key: str, stage: str) -> dict[str, Any]:
     artifact = load_artifact(home / "artifacts" / stage / key)
     names = ("stage", "version", "params", "inputs", "model", "seed")
     return {name: artifact.manifest[name] for name in names} if artifact else {}
+
+
+def _rows_from(home: Path, key: str, stage: str) -> Any:
+    """The key of the artifact whose rows a training run read."""
+    artifact = load_artifact(home / "artifacts" / stage / key)
+    return ancestors.inputs_of(artifact.manifest).get(TRAINED_ON) if artifact else None
 
 
 def _differences(first: Any, second: Any, path: str = "") -> list[tuple[str, Any, Any]]:

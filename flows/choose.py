@@ -22,11 +22,12 @@ from warehouse.errors import InputError
 from warehouse.ids import IdIndex
 from warehouse.pools import PoolReader
 from warehouse.records import Rows, Selection, Spec, canonical
-from warehouse.store import Artifact, Draft, Work
+from warehouse.store import TRAINED_ON, Artifact, Draft, Work
 from warehouse.tables import SELECTED, SELECTED_FILE, SELECTION, write_rows
+from warehouse.trained_rows import key_of_rows
 
 OVERLAP_VERSION = 2
-SELECT_VERSION = 3
+SELECT_VERSION = 4
 CANDIDATES_FILE = "candidates.npy"
 CHOSEN_COLUMNS = ["row", "sample_id", "rank", "score", "weight", "reason", "source"]
 SAMPLE_COLUMNS = [
@@ -138,6 +139,16 @@ def check_budget(question: Question, budgets: Sequence[int]) -> None:
         )
 
 
+def check_limits(question: Question, given: Sequence[Limits]) -> None:
+    """Raise `InputError` for caps and floors that the candidates cannot meet, before anything is measured."""
+    bound = [limits for limits in given if limits.caps or limits.floors]
+    if not bound:
+        return
+    sources, rows = np.unique(read(question.pool).sources()[question.rows()].astype(str), return_counts=True)
+    for limits in bound:
+        limits.check(sources, rows.astype(np.float64) if limits.unit == "rows" else np.full(len(rows), np.inf))
+
+
 def ids_of(artifact: Artifact) -> Ids:
     """The identities of an ingested set of rows."""
     pool = read(artifact)
@@ -213,6 +224,8 @@ def _codes(labels: NDArray[Any]) -> Rows:
 def _write(
     draft: Draft, key: str, pool_key: str, choice: Choice, pool: PoolReader, rows: Rows, answer: Selection
 ) -> None:
+    _write_chosen(draft, key, pool_key, pool, rows, answer)
+    draft.facts[TRAINED_ON] = key_of_rows(draft.folder / SELECTED_FILE)
     spec = Spec(choice.name, dict(choice.params))
     summary = {
         "selection": key,
@@ -227,8 +240,12 @@ def _write(
         "direction": str(answer.diagnostics["direction"]),
         "cutoff": float(answer.scores[-1] if (cut := answer.diagnostics.get("cut_off")) is None else cut),
         "diagnostics": canonical(dict(answer.diagnostics)),
+        "data": draft.facts[TRAINED_ON],
     }
     write_rows(draft.folder / "selection.parquet", SELECTION, [summary])
+
+
+def _write_chosen(draft: Draft, key: str, pool_key: str, pool: PoolReader, rows: Rows, answer: Selection) -> None:
     reasons = np.array(list(answer.reasons), np.object_)
     with pq.ParquetWriter(draft.folder / SELECTED_FILE, SELECTED, compression="zstd") as file:
         for start, samples in pool.in_order(rows, SAMPLE_COLUMNS):

@@ -22,7 +22,7 @@ from warehouse.records import Estimate
 from warehouse.store import Artifact, Draft, Work
 from warehouse.tables import EFFICIENCY, RESULTS, write_rows
 
-COMPARE_VERSION = 3
+COMPARE_VERSION = 4
 RESULTS_FILE = "results.parquet"
 EFFICIENCY_FILE = "efficiency.parquet"
 FAMILY = "family"  # what a row's p is corrected with
@@ -79,10 +79,13 @@ def compare(
 ) -> Artifact:
     """The table `results`. `measured` is what the signals of each method took; every method that reads them pays.
 
-    With `leaks` every value is there a second time, without the test items that a candidate row gives away.
+    With `leaks` every value is there a second time, without the test items that they name.
     """
     keys = [[arm.method, arm.budget, arm.seed, *(e.key for e in arm.evaluations)] for arm in arms]
-    inputs = {"arms": keys} | ({"contamination": leaks.key} if leaks else {})
+    chosen = [arm.selection.key for arm in arms if arm.selection]  # two of the same rows have one checkpoint
+    inputs: dict[str, Any] = {"arms": keys, **({"selections": chosen} if chosen else {})}
+    if leaks:
+        inputs["contamination"] = [leaks.key, *leaks.later] if leaks.later else leaks.key
     work = Work("compare", COMPARE_VERSION, {"control": control}, inputs, seed=seed)
 
     def make(draft: Draft) -> Counts:

@@ -1,7 +1,7 @@
-"""The contamination stage: what the rows that may be chosen give away of every set that models are examined with."""
+"""The contamination stage: what rows that may be trained on give away of every set that models are examined with."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from flows.sources import read
 from flows.spread import spread
 from flows.workers import Workers
 from warehouse.block import Block
+from warehouse.ids import IdIndex
 from warehouse.pools import PoolReader
 from warehouse.records import Rows
 from warehouse.store import Artifact, Draft, Work
@@ -31,14 +32,26 @@ CONTAMINATED_FILE = "contaminated.parquet"
 
 @dataclass(frozen=True, slots=True)
 class Leaks:
-    """What the stage found: `key` of its artifact, the folder of each set by key, and what candidates give away of it.
+    """What the stage found: `key` of its artifact, the folder of each set by key, and what rows give away of it.
 
-    `items` are the `sample_id` of the contaminated test rows.
+    items  `sample_id` of the contaminated test rows
+    later  keys of what was found in the rows of later stages, which `items` holds too
     """
 
     key: str
     tests: Mapping[str, Path]
     items: Mapping[str, frozenset[str]]
+    later: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Items given away, of all sets."""
+        return sum(map(len, self.items.values()))
+
+    def joined(self, other: "Leaks") -> "Leaks":
+        """These, and those of a later stage on the same sets."""
+        items = {test: found | other.items[test] for test, found in self.items.items()}
+        return replace(self, items=items, later=(*self.later, other.key))
 
     def chosen(self, selection: Artifact, test: str) -> frozenset[str]:
         """Items of the set `test`, by `sample_id`, that the rows of a selection give away."""
@@ -47,18 +60,44 @@ class Leaks:
 
 def contamination(run: Run, question: Question, tests: Mapping[str, Artifact], workers: Workers) -> Leaks:
     """For every item of `tests` the candidate that gives most of it away, as the table `contaminated_items`."""
-    pool = question.pool
-    inputs = {
-        "pool": pool.key,
-        "candidates": question.candidates.key,
-        "tests": {name: test.key for name, test in sorted(tests.items())},
-    }
-    work = Work("contamination", CONTAMINATION_VERSION, inputs=inputs)
+    rows = question.candidates.folder / CANDIDATES_FILE
+    inputs = {"candidates": question.candidates.key}
+    return _searched(run, "contamination", question.pool, lambda _: rows, inputs, tests, workers)
+
+
+def contamination_of(name: str, run: Run, rows: Artifact, tests: Mapping[str, Artifact], workers: Workers) -> Leaks:
+    """The same for the conversations of a later stage, called `name`: those of them that are trained on."""
+
+    def kept(draft: Draft) -> Path:
+        np.save(path := draft.folder / CANDIDATES_FILE, unasked(read(rows), tests), allow_pickle=False)
+        return path
+
+    return _searched(run, f"contamination by {name}", rows, kept, {}, tests, workers)
+
+
+def unasked(pool: PoolReader, tests: Mapping[str, Artifact]) -> Rows:
+    """(k,) the rows of a later stage that it trains on, ascending: those that ask nothing that a test row asks."""
+    asked = np.zeros(pool.n, bool)
+    for test in tests.values():
+        asked |= IdIndex(read(test).prompt_ids()).find(pool.prompt_ids()) >= 0
+    return np.flatnonzero(~asked)
+
+
+def _searched(
+    run: Run,
+    title: str,
+    pool: Artifact,
+    candidates: Callable[[Draft], Path],
+    inputs: Mapping[str, str],
+    tests: Mapping[str, Artifact],
+    workers: Workers,
+) -> Leaks:
+    keys = {name: test.key for name, test in sorted(tests.items())}
+    work = Work("contamination", CONTAMINATION_VERSION, inputs={"pool": pool.key, **inputs, "tests": keys})
 
     def make(draft: Draft) -> Counts:
-        folders = {name: test.folder for name, test in tests.items()}
-        candidates = question.candidates.folder / CANDIDATES_FILE
-        calls = [(folders, candidates, file.first, file.path) for file in read(pool).files]
+        folders, rows_file = {name: test.folder for name, test in tests.items()}, candidates(draft)
+        calls = [(folders, rows_file, file.first, file.path) for file in read(pool).files]
         found = _merged(spread(workers, expose_file, calls), folders)
         known = {"contamination": work.key, "pool": pool.key}
         rows = [known | {"test": tests[name].key, "set": name} | row for name, row in _rows(found, folders)]
@@ -66,8 +105,7 @@ def contamination(run: Run, question: Question, tests: Mapping[str, Artifact], w
         items = sum(len(each.share) for each in found.values())
         return Counts(items, items)
 
-    artifact = run.stage(f"contamination of {', '.join(sorted(tests))}", work, make)
-    return _leaks(artifact, tests)
+    return _leaks(run.stage(f"{title} of {', '.join(keys)}", work, make), tests)
 
 
 def expose_file(tests: Mapping[str, Path], candidates: Path, first: int, file: Path) -> "dict[str, Exposure]":

@@ -14,26 +14,28 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from flows.contaminated import unasked
 from flows.recipes import Recipe, Source, Stage, Train
 from flows.run import Counts, Run
-from flows.scale import scalable
+from flows.scale import check_shared
 from flows.sources import located, read
-from flows.tune import WEIGHTS, Start, data_of, later, trainer, tune
+from flows.tune import BLENDED_FILE, WEIGHTS, Start, later, trainer, tune
 from flows.workers import Workers
+from models.fingerprint import fetch
 from training.dpo import Dpo
 from training.merge import Cat, Linear, Merge, merge_of, shares
 from training.sft import Sft
+from training.tuning.fitting import check_fit
 from warehouse import pair_files, sources
 from warehouse.errors import InputError
-from warehouse.ids import IdIndex
-from warehouse.records import Checkpoint, Dataset, canonical
-from warehouse.store import Artifact, Draft, Work
+from warehouse.records import Checkpoint, canonical
+from warehouse.store import TRAINED_ON, Artifact, Draft, Work
 from warehouse.tables import CHECKPOINT, MESSAGES, SELECTED_FILE, write_rows
+from warehouse.trained_rows import key_of_rows
 
-PAIRS_VERSION = 1
-BLEND_VERSION = 1
+PAIRS_VERSION = 2
+BLEND_VERSION = 2
 MERGE_VERSION = 1
-ROWS_FILE = "rows.parquet"
 ROWS = pa.schema([("messages", MESSAGES), ("meta", pa.string())])
 FEW = 1000  # annotated rows below which demonstrations alone do better ("Balancing the Budget", 2025)
 HELD_OUT = "asks what a test row asks"
@@ -46,7 +48,7 @@ def check(recipe: Recipe) -> None:
     chosen = recipe.train
     if chosen is None:
         return
-    _check_scale(chosen)
+    _check_trainers(chosen)
     for name, stage in stages(chosen).items():
         if learns_from_rows(stage, chosen):
             continue
@@ -64,12 +66,16 @@ def check(recipe: Recipe) -> None:
             raise InputError("merge `cat` joins LoRA adapters of the base model: tune with `lora`, or merge by `mean`")
 
 
-def _check_scale(chosen: Train) -> None:
-    """Stages that learn from pairs run in one process, and a run says so."""
-    made = (trainer(chosen), *(later(stage, chosen) for stage in chosen.then))
-    for each in made:
-        if chosen.scale is not None and isinstance(each, Sft):
-            scalable(each, chosen.scale)
+def _check_trainers(chosen: Train) -> None:
+    """Raise `InputError` for a tuning that does not fit the base model, and for what `scale` cannot share.
+
+    Stages that learn from pairs run in one process, and a run says so.
+    """
+    folder = fetch(chosen.base, trust_remote_code=chosen.trust_remote_code)
+    for each in (trainer(chosen), *(later(stage, chosen) for stage in chosen.then)):
+        check_fit(each.tuning, folder, chosen.trust_remote_code)
+        if isinstance(each, Sft):
+            check_shared(each, chosen.scale)
 
 
 def stages(chosen: Train) -> dict[str, Stage]:
@@ -102,7 +108,8 @@ def pairs(run: Run, name: str, stage: Stage, data: Path, held_out: HeldOut) -> A
 
     def make(draft: Draft) -> Counts:
         asked = frozenset(each.decode() for test in held_out.values() for each in read(test).prompt_ids().tolist())
-        _, funnel = pair_files.write_pairs(given, draft.folder, asked)
+        made, funnel = pair_files.write_pairs(given, draft.folder, asked)
+        draft.facts[TRAINED_ON] = made.key
         return Counts(funnel.rows_in, funnel.rows_out, dict(funnel.dropped))
 
     return run.stage(name, work, make)
@@ -131,22 +138,23 @@ class Course:
 
     def __call__(self, title: str, selection: Artifact, seed: int) -> tuple[Artifact, ...]:
         """The checkpoints of all stages, first to last, trained on `selection` first."""
-        made = [self._tune(f"train {title}", trainer(self.chosen), self.start, data_of(selection), seed)]
+        made = [self._tune(f"train {title}", trainer(self.chosen), self.start, selection, seed)]
         for number, (stage, rows) in enumerate(zip(self.chosen.then, self.sets, strict=True), 2):
             name = f"{title}, stage {number}"
             replay = Replay(selection, stage.replay, seed, number) if stage.replay else None
-            data = self._data(f"rows of {name}", stage, rows, replay)
-            made.append(self._tune(f"train {name}", later(stage, self.chosen), Start.after(made[-1]), data, seed))
+            if learns_from_rows(stage, self.chosen):
+                rows = blend(self.run, f"rows of {name}", rows, replay, self.held_out)
+            made.append(self._tune(f"train {name}", later(stage, self.chosen), Start.after(made[-1]), rows, seed))
         return tuple(made)
 
-    def _tune(self, name: str, trainer: Sft | Dpo, start: Start, data: Dataset, seed: int) -> Artifact:
-        return tune(self.run, name, trainer, start, data, seed, self.chosen, self.workers)
+    def _tune(self, name: str, trainer: Sft | Dpo, start: Start, rows: Artifact, seed: int) -> Artifact:
+        return tune(self.run, name, trainer, start, rows, seed, self.chosen, self.workers)
 
-    def _data(self, name: str, stage: Stage, rows: Artifact, replay: "Replay | None") -> Dataset:
-        if not learns_from_rows(stage, self.chosen):
-            return Dataset(rows.folder / pair_files.PAIRS_FILE, rows.key, "preference")
-        blended = blend(self.run, name, rows, replay, self.held_out)
-        return Dataset(blended.folder / ROWS_FILE, blended.key)
+    @property
+    def conversations(self) -> dict[str, Artifact]:
+        """The rows of each later stage that learns from conversations, by its name."""
+        named = zip(stages(self.chosen), self.sets, strict=True)
+        return {name: rows for name, rows in named if name in rows_of(self.chosen)}
 
     def merged(self, title: str, checkpoints: Sequence[Artifact], seed: int) -> Artifact:
         """The checkpoints of several seeds as one."""
@@ -200,16 +208,15 @@ def blend(run: Run, name: str, rows: Artifact, replay: Replay | None, held_out: 
 
     def make(draft: Draft) -> Counts:
         pool = read(rows)
-        asked = np.zeros(pool.n, bool)
-        for test in held_out.values():
-            asked |= IdIndex(read(test).prompt_ids()).find(pool.prompt_ids()) >= 0
+        kept = unasked(pool, held_out)
         again = replay.drawn() if replay else ROWS.empty_table()
-        with pq.ParquetWriter(draft.folder / ROWS_FILE, ROWS, compression="zstd") as file:
-            for _, table in pool.take(np.flatnonzero(~asked), ROWS.names):
+        with pq.ParquetWriter(draft.folder / BLENDED_FILE, ROWS, compression="zstd") as file:
+            for _, table in pool.take(kept, ROWS.names):
                 file.write_table(table.cast(ROWS))
             file.write_table(again)
-        dropped = {HELD_OUT: int(asked.sum())} if asked.any() else {}
-        return Counts(pool.n + len(again), pool.n - int(asked.sum()) + len(again), dropped)
+        draft.facts[TRAINED_ON] = key_of_rows(draft.folder / BLENDED_FILE)
+        dropped = {HELD_OUT: pool.n - len(kept)} if len(kept) < pool.n else {}
+        return Counts(pool.n + len(again), len(kept) + len(again), dropped)
 
     return run.stage(name, work, make)
 

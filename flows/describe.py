@@ -32,6 +32,7 @@ def describe(sieve: Sieve, model: str) -> Artifact:
         total = 0
         for artifact, file in zip(made, sieve.reader.files, strict=True):
             counts = artifact.folder / TOKENS_FILE
+            draft.shares(artifact)
             total += int(pq.read_table(counts, columns=["tokens"])["tokens"].to_numpy().sum())
             link(counts, draft.folder / file.path.name.replace("samples-", "tokens-"))
         n = sieve.reader.n

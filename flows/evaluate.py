@@ -3,11 +3,11 @@
 from functools import partial
 from pathlib import Path
 
-from flows import assess, sources
+from flows import assess
 from flows.assess import Examiner, voice_of_weights
 from flows.compare import Arm, compare, rows_of
 from flows.engine import Engine
-from flows.exams import Exams, sets_of
+from flows.exams import Exams, check_sets, sets_of
 from flows.outcome import RaceOutcome
 from flows.race import Race
 from flows.recipes import Examined, Recipe
@@ -31,8 +31,7 @@ def check(recipe: Recipe) -> None:
     titles = [each.title for each in recipe.models]
     if twice := sorted({title for title in titles if titles.count(title) > 1}):
         raise InputError(f"several models are called {', '.join(twice)}: give each a `label`")
-    for given in sets_of(recipe).values():
-        sources.check_all(given, recipe)
+    check_sets(recipe)
     assess.check(recipe)
     for each in recipe.models:
         if not each.name.startswith(CHECKPOINT):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from flows import sources
 from flows.recipes import Recipe, Source, Task
 from warehouse.store import Artifact
 
@@ -19,6 +20,17 @@ def sets_of(recipe: Recipe) -> dict[str, Sequence[Source]]:
         if task.shots_from:
             found[shots_name(task)] = task.shots_from
     return found
+
+
+def check_sets(recipe: Recipe) -> None:
+    """Raise `InputError` for what can be known to be wrong with the sets before work starts."""
+    for name, given in sets_of(recipe).items():
+        sources.check_all(given, recipe, unanswered=may_lack_replies(name))
+
+
+def may_lack_replies(name: str) -> bool:
+    """Whether rows of a set of this name may end with what a user asks: what models are examined with, no other set."""
+    return name == TEST or name.startswith(f"{TEST}_")
 
 
 def rows_name(task: Task) -> str:

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from eval.metrics import leading
+
 Json = Mapping[str, Any]
-NOT_SHOWN = ("nll_item_mean",)  # in the report and the JSON; beside `nll` it says little in a terminal
 STAGE = ("name", "key", "computed", "seconds", "rows_in", "rows_out")
 WIDTH = 160
 
@@ -83,7 +84,15 @@ class RaceOutcome(Outcome):
     notes: Sequence[str] = ()
 
     def found(self) -> list[str]:
-        return [rendered(_table(self.results, self.control))] if self.results else []
+        if not self.results:
+            return []
+        told = _first(self.results)
+        rest = [each for each in self.results if each not in told]
+        lines = [rendered(_table(told, self.control))]
+        if rest:
+            names = ", ".join(sorted({each["metric"] for each in rest}))
+            lines.append(f"not in this table: {len(rest)} results of {names}; the report has them, and --json")
+        return lines
 
     def places(self) -> list[str]:
         lines = list(self.notes)
@@ -140,6 +149,15 @@ def _flat(result: Json) -> dict[str, str]:
     }
 
 
+def _first(results: Sequence[Json]) -> list[Json]:
+    """Of every task the metric that counts and its loss."""
+    names: dict[str, list[str]] = {}
+    for each in results:
+        names.setdefault(each["task"], []).append(each["metric"])
+    wanted = {task: leading(set(found)) for task, found in names.items()}
+    return [each for each in results if each["metric"] in wanted[each["task"]]]
+
+
 def _table(results: Sequence[Json], control: str) -> Table:
     table = Table(title=f"95 % intervals; differences are paired with {escape(control)} by item and seed")
     for column in ("method", "budget", "task", "metric"):
@@ -147,8 +165,6 @@ def _table(results: Sequence[Json], control: str) -> Table:
     for column in ("value", "n", "difference", "verdict"):
         table.add_column(column, justify="right" if column != "verdict" else "left")
     for result in results:
-        if result["metric"] in NOT_SHOWN:
-            continue
         table.add_row(
             escape(str(result["method"])),
             str(result["budget"]),

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from flows import measure
+from flows.grown import near_duplicates
 from flows.sieve import PoolFilter, Sieve, blocks
 from flows.sources import read
 from selection import semantic
@@ -75,15 +76,13 @@ class NearDuplicate:
 
     def __call__(self, sieve: Sieve, alive: NDArray[np.bool_]) -> Found:
         from warehouse.minhash import bands
-        from warehouse.near_duplicates import near_duplicates
 
         layout = bands(self.threshold, self.permutations)
         params = {"layout": asdict(layout), "ngram": self.ngram}
         made = sieve.per_file("fingerprint", self.version, params, {}, partial(fingerprint, layout, self.ngram))
-        shards = [folder for artifact in made for folder in sorted(artifact.folder.glob("group-*"))]
-        answer = near_duplicates(shards, alive, self.threshold)
-        if answer.limited:
-            sieve.run.listener.say(f"near_duplicate: {answer.limited} rows stay that share keys with too many others")
+        answer = near_duplicates(sieve, made, alive, self.threshold)
+        if limited := len(answer.limited):
+            sieve.run.listener.say(f"near_duplicate: {limited} rows stay that share keys with too many others")
         return _resembling(sieve, "near_duplicate", Pairs(answer.rows, answer.witnesses, answer.similarities))
 
 
@@ -118,18 +117,17 @@ class Contamination:
         keys = {name: sieve.references[name].key for name in names}
         made = sieve.per_file("match", self.version, asdict(self), keys, partial(match, self, folders))
         starts = [file.first for file in sieve.reader.files]
-        first: dict[int, tuple[str, int, int, float]] = {}
-        for artifact, start in zip(made, starts, strict=True):
-            for row in pq.read_table(artifact.folder / MATCHES_FILE).to_pylist():
-                first.setdefault(start + row["row"], (row["set"], row["rule"], row["item"], row["score"]))
-        rows = sorted(first)
-        hits = [first[row] for row in rows]
+        tables = [pq.read_table(artifact.folder / MATCHES_FILE) for artifact in made]
+        rows = np.concatenate([table["row"].to_numpy() + start for table, start in zip(tables, starts, strict=True)])
+        first = np.flatnonzero(np.diff(rows, prepend=-1))  # of each row: of the first set, by its strongest rule
+        hits = pa.concat_tables(tables).take(first)
+        sets = hits["set"].to_pylist()
         return found(
-            np.array(rows, np.int64),
-            [f"{RULES[rule]}_in_{name}" for name, rule, _, _ in hits],
-            others=np.array([item for _, _, item, _ in hits], np.int64),
-            other_pools=[keys[name] for name, _, _, _ in hits],
-            values=np.array([score for _, _, _, score in hits], np.float64),
+            rows[first],
+            [f"{RULES[rule]}_in_{name}" for name, rule in zip(sets, hits["rule"].to_pylist(), strict=True)],
+            others=hits["item"].to_numpy(),
+            other_pools=[keys[name] for name in sets],
+            values=hits["score"].to_numpy(),
         )
 
 

@@ -10,13 +10,13 @@ from flows import assess, sources
 from flows import clean as cleaning
 from flows import course as courses
 from flows.assess import Examiner
-from flows.choose import Choice, Question, check_budget, check_clean, exclude, select
+from flows.choose import Choice, Question, check_budget, check_clean, check_limits, exclude, select
 from flows.compare import Arm, compare, rows_of
-from flows.contaminated import Leaks, contamination
+from flows.contaminated import Leaks, contamination, contamination_of
 from flows.course import Course
 from flows.describe import describe
 from flows.engine import Engine
-from flows.exams import Exams, sets_of
+from flows.exams import Exams, check_sets, may_lack_replies, sets_of
 from flows.measure import cost, measure
 from flows.meter import Meter, passes
 from flows.outcome import RaceOutcome
@@ -61,8 +61,9 @@ def check(recipe: Recipe) -> None:
         if choice.method.compares and not recipe.target:
             raise InputError(f"method {choice.name!r} compares rows with a target set: give `target`")
     later = courses.rows_of(recipe.train).values() if recipe.train else ()
-    for given in (recipe.pool, recipe.target, *sets_of(recipe).values(), *later):
+    for given in (recipe.pool, recipe.target, *later):
         sources.check_all(given, recipe)
+    check_sets(recipe)
     cleaning.check(recipe.filters, [*(["target"] if recipe.target else []), *sets_of(recipe)])
     counter(fetch(tokenizer_of(recipe)))
     if recipe.train is not None:
@@ -102,13 +103,17 @@ def meter_of(recipe: Recipe, start: str | None = None) -> Meter:
 def choices(recipe: Recipe, meter: Meter) -> list[Choice]:
     """Every selection the recipe asks for. Raises `InputError` for a method, parameter or model that is not known."""
     methods = [build(entry.name, entry.params, meter.fill) for entry in recipe.methods]
-    limits = [Limits(budget, recipe.budget_unit, recipe.caps, recipe.floors) for budget in recipe.budgets]
     return [
         Choice(entry.name, entry.params, method, each, seed, entry.label)
         for entry, method in zip(recipe.methods, methods, strict=True)
-        for each in limits
+        for each in limits_of(recipe)
         for seed in recipe.seeds
     ]
+
+
+def limits_of(recipe: Recipe) -> list[Limits]:
+    """What the selections of the recipe keep to, one for each budget."""
+    return [Limits(budget, recipe.budget_unit, recipe.caps, recipe.floors) for budget in recipe.budgets]
 
 
 def tokenizer_of(recipe: Recipe) -> str:
@@ -161,7 +166,8 @@ class Race:
 
     def _prepare(self, name: str, given: Sequence[Source]) -> Artifact:
         full_name = f"{self.recipe.name} {name}"
-        return sources.prepare(self.run, full_name, given, self.data, self.kitchen, self.workers)
+        kept = may_lack_replies(name)
+        return sources.prepare(self.run, full_name, given, self.data, self.kitchen, self.workers, unanswered=kept)
 
     def begun(self) -> "Race":
         """This race with the weights that its training starts from: a pruned base is the base of all that follows."""
@@ -232,12 +238,21 @@ class Race:
         length = self.length if self.recipe.budget_unit == "tokens" else None
         return [select(self.run, question, choice, length) for choice in choices]
 
-    def leaks(self, question: Question, exams: Exams) -> Leaks | None:
-        """What the candidates give away of the test rows; None where all tasks bring their own from elsewhere."""
-        if not exams.held_out:
+    def leaks(self, question: Question, exams: Exams, course: Course) -> Leaks | None:
+        """What candidates and rows of later stages give away of the test rows; None where tasks bring all their own."""
+        if not (tests := exams.held_out):
             return None
-        work = partial(contamination, self.run, question, exams.held_out, self.workers)
-        return self.engine.call("contamination", work)
+        found = self.engine.call("contamination", partial(contamination, self.run, question, tests, self.workers))
+        for name, rows in course.conversations.items():
+            work = partial(contamination_of, name, self.run, rows, tests, self.workers)
+            mine = self.engine.call(f"contamination by {name}", work)
+            if mine.n:
+                self.run.listener.say(
+                    f"note: the rows of {name} give away {mine.n:,} test items, which the view `contaminated_items` "
+                    "lists; results have every value without them too"
+                )
+            found = found.joined(mine)
+        return found
 
     def examiner(self, exams: Exams) -> Examiner:
         """What assesses the models of this run."""
@@ -259,11 +274,16 @@ class Race:
         return Course(self.run, train, start, sets, exams.held_out, self.workers)
 
     def arms(
-        self, question: Question, exams: Exams, choices: Sequence[Choice], chosen: Sequence[Artifact]
+        self,
+        question: Question,
+        exams: Exams,
+        choices: Sequence[Choice],
+        chosen: Sequence[Artifact],
+        course: Course,
     ) -> list[Arm]:
         """Every arm tuned and assessed, and the untouched base model as the arm that trains on nothing."""
         check_clean(chosen, question.pool, exams.held_out)
-        examiner, course = self.examiner(exams), self.course(exams)
+        examiner = self.examiner(exams)
         if self.recipe.budget_unit == "rows" and (said := course.advice(self.recipe.budgets)):
             self.run.listener.say(said)
         steps: list[tuple[str, Callable[[], Arm]]] = [("base model", partial(self._base, examiner))]
@@ -323,17 +343,19 @@ def race(
 def _stages(race: Race, ui: str | None) -> RaceOutcome:
     question, exams = race.question()
     race = race.begun()
-    race.warmed(question)
-    asked = choices(race.recipe, race.meter)
     if race.recipe.budget_unit == "rows":
         check_budget(question, race.recipe.budgets)
+    check_limits(question, limits_of(race.recipe))
+    race.warmed(question)
+    asked = choices(race.recipe, race.meter)
     race.measured(question, asked)
     chosen = race.selections(question, asked)
     results: list[dict[str, object]] = []
     if race.recipe.train is not None:
-        arms = race.arms(question, exams, asked, chosen)
+        course = race.course(exams)
+        arms = race.arms(question, exams, asked, chosen, course)
         costs = race.costs(question, asked)
-        leaks = race.leaks(question, exams)
+        leaks = race.leaks(question, exams, course)
         work = partial(compare, race.run, arms, CONTROL, costs, race.recipe.seed, leaks)
         results = rows_of(race.engine.call("compare", work))
     return RaceOutcome(

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -20,15 +19,13 @@ from typing import Any
 from flows.scale_recipe import Scale
 from flows.settings import Settings
 from flows.workers import RayWorkers
-from models.fingerprint import fingerprint
 from training import resume
 from training.protocol import Trainer
-from training.sft import Sft
+from training.sft import Sft, check_alone
 from training.world import shares
 from warehouse.errors import InputError
-from warehouse.records import Dataset, canonical
+from warehouse.records import Dataset
 
-LIBRARIES = ("ray", "torch", "transformers", "trl", "peft", "accelerate")
 SNAPSHOT = "checkpoint_manager_snapshot.json"  # Ray's list of the checkpoints that count
 REFUSED = "refused.json"
 HALVED = "rows_at_once"
@@ -106,8 +103,16 @@ def scalable(trainer: Trainer, scale: Scale) -> Sft:
         raise InputError(
             f"trainer {trainer.spec.name!r} runs in one process; take out `scale`, or use supervised tuning"
         )
-    shares(trainer.step_rows, trainer.batch_size, scale.sizes[1])
+    check_shared(trainer, scale)
     return trainer
+
+
+def check_shared(sft: Sft, scale: Scale | None) -> None:
+    """Raise `InputError` where the workers of `scale`, or without one this process, cannot do what `sft` asks for."""
+    if scale is not None:
+        shares(sft.step_rows, sft.batch_size, scale.sizes[1])
+    if scale is None or scale.sizes[1] == 1:
+        check_alone(sft)
 
 
 def settle(folder: Path) -> None:
@@ -133,10 +138,7 @@ def _listed(folder: Path) -> set[str]:
 
 
 def _folder(sft: Sft, base: str, data: Dataset, out: Path, seed: int, scale: Scale) -> Path:
-    versions = [f"{name} {version(name)}" for name in LIBRARIES]
-    identity = resume.identity_of(
-        canonical(dict(sft.spec.params)), fingerprint(base, sft.template), data.key, str(seed), str(out), *versions
-    )
+    identity = resume.identity_of(sft, base, data, seed, str(out), *resume.versions(["ray"]))
     return (Path(scale.storage) if scale.storage else out / resume.FOLDER) / identity[:24]
 
 

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -35,7 +36,7 @@ def ensure(home: Path, port: int | None, say: Callable[[str], None]) -> str:
             raise InputError(f"PREFECT_API_URL is {given}, but no Prefect server answers there; start it or unset it")
         return _ui(given)
     os.environ["PREFECT_HOME"] = str(home / "prefect")
-    with _one_at_a_time(home):
+    with _one_at_a_time(home / "prefect" / "server.lock"):
         url = known(home) or _start(home, port, say)
     os.environ["PREFECT_API_URL"] = url
     if "prefect" in sys.modules:  # it read its settings when it was imported
@@ -73,16 +74,18 @@ def taken(port: int) -> bool:
 def _start(home: Path, port: int | None, say: Callable[[str], None]) -> str:
     if port is not None and taken(port):
         raise InputError(f"port {port} is taken by another program; free it or set WINNOW_PREFECT_PORT to another")
-    port = port or next(p for p in range(FIRST_PORT, FIRST_PORT + 100) if not taken(p))
-    url = f"http://127.0.0.1:{port}/api"
-    say(f"starting a Prefect server at {_ui(url)} (once; it stays up for later runs)")
-    process = _spawn(home, port)
-    until = time.monotonic() + WAIT_S
-    while not healthy(url):
-        if process.poll() is not None or time.monotonic() > until:
-            process.kill()
-            raise RuntimeError(f"the Prefect server did not come up at {url}; it says why in {_log(home)}")
-        time.sleep(0.2)
+    # a server binds its port long after it was chosen
+    with _one_at_a_time(Path(tempfile.gettempdir()) / f"winnow-{os.getuid()}.lock"):
+        port = port or next(p for p in range(FIRST_PORT, FIRST_PORT + 100) if not taken(p))
+        url = f"http://127.0.0.1:{port}/api"
+        say(f"starting a Prefect server at {_ui(url)} (once; it stays up for later runs)")
+        process = _spawn(home, port)
+        until = time.monotonic() + WAIT_S
+        while not healthy(url):
+            if process.poll() is not None or time.monotonic() > until:
+                process.kill()
+                raise RuntimeError(f"the Prefect server did not come up at {url}; it says why in {_log(home)}")
+            time.sleep(0.2)
     write_atomically(_note(home), json.dumps({"url": url}).encode())
     return url
 
@@ -111,11 +114,13 @@ def _spawn(home: Path, port: int) -> subprocess.Popen[bytes]:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(home: Path) -> Iterator[None]:
-    """Two runs that begin together share one server: two on one database would be in each other's way."""
-    folder = home / "prefect"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "server.lock").open("w") as lock:
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Two runs that begin together share one server of their home: two on one database would be in each other's way.
+
+    Servers of two homes start one after the other, so that they do not choose the same port.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

@@ -18,7 +18,7 @@ from warehouse.block import Block
 from warehouse.duplicates import Found
 from warehouse.pools import PoolReader
 from warehouse.records import Spec
-from warehouse.store import Artifact, Draft, Store, Work
+from warehouse.store import HASH_ON_HIT_BYTES, Artifact, Draft, Store, Work
 
 Fill = Callable[[Path, Path], None]
 """Reads one file of samples and fills one folder; picklable."""
@@ -53,7 +53,11 @@ class Sieve:
         """One artifact for each file of the pool, in row order: made once for a shard, whatever pool it is in."""
         store, shards = self.run.store, self.pool.manifest["facts"]["shards"]
         works = [Work(stage, version, params, {"shard": key, **inputs}) for key in shards]
-        made = {work.key: found for work in works if (found := store.find(work)) is not None}
+        made, to_hash = dict[str, Artifact](), HASH_ON_HIT_BYTES
+        for work in works:
+            if (found := store.find(work, to_hash)) is not None:
+                made[work.key] = found
+                to_hash -= found.bytes
         pairs = zip(works, self.reader.files, strict=True)
         missing = [(store, work, fill, file.path) for work, file in pairs if work.key not in made]
         for done, artifact in enumerate(spread(self.workers, _produce, missing), 1):

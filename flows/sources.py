@@ -17,7 +17,7 @@ from warehouse.errors import InputError
 from warehouse.licences import card_licence
 from warehouse.pool_writer import SAMPLES_FILE
 from warehouse.pools import PoolReader
-from warehouse.store import Artifact, Draft, Store, Work
+from warehouse.store import HASH_ON_HIT_BYTES, Artifact, Draft, Store, Work
 
 SYNTHESIZE_VERSION = 1
 SHARD_VERSION = 2
@@ -34,7 +34,7 @@ class Given:
     made_by: str | None = None
 
 
-def check_all(given: Sequence[Source], recipe: Recipe) -> None:
+def check_all(given: Sequence[Source], recipe: Recipe, *, unanswered: bool = False) -> None:
     """`check` of each, and that none makes the same rows as another."""
     for number, source in enumerate(given):
         if source.synthesize is not None and source in given[:number]:
@@ -42,23 +42,33 @@ def check_all(given: Sequence[Source], recipe: Recipe) -> None:
                 f"{source.synthesize!r} is named twice with the same parameters, seeds and models: its rows would be "
                 "the same; take one away, or give it another parameter"
             )
-        check(source, recipe)
+        check(source, recipe, unanswered=unanswered)
 
 
-def check(source: Source, recipe: Recipe) -> None:
+def check(source: Source, recipe: Recipe, *, unanswered: bool = False) -> None:
     """Raise `InputError` for what can be known to be wrong with `source` before work starts."""
     if source.synthesize is None:
-        pools.probe(located(source, Path(recipe.data)).source)
+        pools.probe(located(source, Path(recipe.data)).source, unanswered=unanswered)
         return
     asked = synthesis_of(source, recipe.endpoints, Path(recipe.data))
     check_voices((*asked.voices.values(), *asked.spaces.values()), recipe.spend)
     check_all(source.seeds, recipe)
 
 
-def prepare(run: Run, name: str, given: Sequence[Source], data: Path, kitchen: Kitchen, workers: Workers) -> Artifact:
+def prepare(
+    run: Run,
+    name: str,
+    given: Sequence[Source],
+    data: Path,
+    kitchen: Kitchen,
+    workers: Workers,
+    *,
+    unanswered: bool = False,
+) -> Artifact:
     """The pool version of `given` under `name`: one stage per synthesizer, and one that ingests all.
 
-    Raises `InputError` where all of it is synthesized and no row was accepted.
+    With `unanswered`, as test sets have it, rows are kept that end with what a user asks. Raises `InputError` where all
+    of it is synthesized and no row was accepted.
     """
     found, without = list[Given](), list[str]()
     for source in given:
@@ -73,7 +83,7 @@ def prepare(run: Run, name: str, given: Sequence[Source], data: Path, kitchen: K
             without.append(f"{source.synthesize} accepted none ({reasons or 'nothing was made'})")
     if not found:
         raise InputError(f"{name} has no rows: {'; '.join(without)}; the view `rejects` says why, row by row")
-    return ingest(run, name, found, workers)
+    return ingest(run, name, found, workers, unanswered=unanswered)
 
 
 def made_of(run: Run, name: str, source: Source, data: Path, kitchen: Kitchen, workers: Workers) -> Artifact:
@@ -113,14 +123,14 @@ def _folder_of(path: Path) -> Path:
     return path if path.exists() else path.with_name(path.name.rpartition(":")[0] or path.name)
 
 
-def ingest(run: Run, name: str, given: Sequence[Given], workers: Workers) -> Artifact:
+def ingest(run: Run, name: str, given: Sequence[Given], workers: Workers, *, unanswered: bool = False) -> Artifact:
     """A pool version from files, folders or hub names; every row kept or rejected with a reason.
 
     Only shards that no earlier version made are read; what a killed import finished is kept.
     """
-    pools.check_sources([part.source for part in given])
+    pools.check_sources([part.source for part in given], unanswered=unanswered)
     given = _told_apart(given)
-    cut = [_without_text(shard) for shard in _shards(given)]
+    cut = [_without_text(shard) for shard in _shards(given, unanswered)]
     keys = [shard.work.key for shard in cut]
     made_by = [part.made_by for part in given if part.made_by]
     work = Work("ingest", INGEST_VERSION, {"name": name}, {"shards": keys, "synthesized": made_by})
@@ -128,10 +138,12 @@ def ingest(run: Run, name: str, given: Sequence[Given], workers: Workers) -> Art
     def make(draft: Draft) -> Counts:
         # what was read compressed is read again: its text was not kept
         again = any(isinstance(shard.piece, shards.Lines) and shard.piece.part.compression for shard in cut)
-        made = _make_shards(run, name, _shards(given) if again else cut, workers)
+        made = _make_shards(run, name, _shards(given, unanswered) if again else cut, workers)
         if missing := [key for key in keys if key not in made]:
             raise InputError(f"{name}: {len(missing)} parts changed while they were read; run the same command again")
         folders = [made[key].folder for key in keys]
+        for key in keys:
+            draft.shares(made[key])
         funnel = pools.assemble(folders, draft.folder, pool_key=work.key, name=name)
         pairs = zip(keys, folders, strict=True)
         draft.facts["shards"] = [key for key, folder in pairs if (folder / SAMPLES_FILE).exists()]
@@ -164,19 +176,21 @@ def _told_apart(given: Sequence[Given]) -> list[Given]:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A shard to be: the work that names it, the piece it is made of, and the licence of rows that name none."""
+    """A shard to be: the work that names it, the piece it is made of, the licence of rows that name none, and whether
+    rows may end with what a user asks."""
 
     work: Work
     piece: shards.Piece
     licence: str | None
+    unanswered: bool
 
 
-def _shards(given: Sequence[Given]) -> Iterator[Cut]:
+def _shards(given: Sequence[Given], unanswered: bool) -> Iterator[Cut]:
     for part in given:
         for piece in shards.pieces(part.source):
-            params = shards.identity(piece) | {"licence": part.licence}
+            params = shards.identity(piece) | {"licence": part.licence} | ({"unanswered": True} if unanswered else {})
             work = Work("shard", SHARD_VERSION, params, {"content": piece.content})
-            yield Cut(work, piece, part.licence)
+            yield Cut(work, piece, part.licence, unanswered)
 
 
 def _without_text(cut: Cut) -> Cut:
@@ -188,12 +202,14 @@ def _make_shards(run: Run, name: str, cut: Iterable[Cut], workers: Workers) -> d
     made: dict[str, Artifact] = {}
 
     def missing() -> Iterator[tuple[Store, Cut]]:
+        to_hash = HASH_ON_HIT_BYTES
         for each in cut:
-            shard = run.store.find(each.work)
+            shard = run.store.find(each.work, to_hash)
             if shard is None:
                 yield run.store, each
             else:
                 made[each.work.key] = shard
+                to_hash -= shard.bytes
 
     done = 0
     for shard in spread(workers, _make_shard, missing()):
@@ -205,7 +221,7 @@ def _make_shards(run: Run, name: str, cut: Iterable[Cut], workers: Workers) -> d
 
 def _make_shard(store: Store, cut: Cut) -> Artifact:
     def make(draft: Draft) -> Counts:
-        return Counts(*shards.write_shard(cut.piece, draft.folder, cut.licence))
+        return Counts(*shards.write_shard(cut.piece, draft.folder, cut.licence, unanswered=cut.unanswered))
 
     return produce(store, cut.work, make)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from flows.choose import chosen_rows
 from flows.recipes import Stage, Train
 from flows.run import Counts, Run
 from flows.scale import scaled
@@ -23,14 +22,17 @@ from training.dpo import Dpo
 from training.sft import Sft
 from training.table import TRAINERS
 from warehouse.errors import InputError
+from warehouse.pair_files import PAIRS_FILE
 from warehouse.records import Dataset, canonical
-from warehouse.store import Artifact, Draft, Work
+from warehouse.store import ROWS_FROM, TRAINED_ON, Artifact, Draft, Work
 from warehouse.tables import CHECKPOINT, LOSSES, SELECTED_FILE, write_rows
+from warehouse.trained_rows import weights_of
 
-TRAIN_VERSION = 2
+TRAIN_VERSION = 3
 PRUNE_VERSION = 1
 WEIGHTS = "model"
 FACTS = "training.json"
+BLENDED_FILE = "rows.parquet"  # of a stage `blend`
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,16 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One training run as it is sent to a worker. `scratch` is kept until it is done, so that a killed one resumes."""
+    """One training run as it is sent to a worker. `scratch` is kept until it is done, so that a killed one resumes.
+
+    `rows` is the key of the artifact that holds `data`.
+    """
 
     checkpoint: str
     trainer: str
     params: dict[str, Any]
     start: Start
+    rows: str
     data: Dataset
     seed: int
     scratch: Path
@@ -116,7 +122,7 @@ def later(stage: Stage, chosen: Train) -> Sft | Dpo:
 def train(run: Run, name: str, chosen: Train, selection: Artifact, seed: int, workers: Workers) -> Artifact:
     """Tune the base model, or its pruned copy, on the rows of `selection`; what `then` and `merge` say is not done."""
     made = trainer(chosen)
-    return tune(run, name, made, start_of(run, chosen, workers), data_of(selection), seed, chosen, workers)
+    return tune(run, name, made, start_of(run, chosen, workers), selection, seed, chosen, workers)
 
 
 def tune(
@@ -124,13 +130,17 @@ def tune(
     name: str,
     trainer: Sft | Dpo,
     start: Start,
-    data: Dataset,
+    rows: Artifact,
     seed: int,
     chosen: Train,
     workers: Workers,
 ) -> Artifact:
-    """One training run, as the tables `checkpoints` and `losses` and as weights in the folder `model`."""
-    spec = trainer.spec
+    """One training run, as the tables `checkpoints` and `losses` and as weights in the folder `model`.
+
+    Its key is a function of what is read of `rows` (`data_of`), so the same rows of another artifact find it. Its
+    manifest names the one that it was trained on.
+    """
+    spec, data = trainer.spec, data_of(rows)
     inputs = {"data": data.key} | (dict([start.made]) if start.made else {})
     work = Work("train", TRAIN_VERSION, {"trainer": spec.name, "params": dict(spec.params)}, inputs,
                 start.fingerprint, seed)  # fmt: skip
@@ -139,6 +149,7 @@ def tune(
         trainer=spec.name,
         params=dict(spec.params),
         start=start,
+        rows=rows.key,
         data=data,
         seed=seed,
         scratch=run.store.home / "tmp" / f"train-{work.key}",
@@ -174,11 +185,16 @@ def _prune(base: str, share: float, trust_remote_code: bool, draft: Draft) -> Co
     return Counts(facts.weights, facts.weights - facts.zeros, {"weights set to zero": facts.zeros})
 
 
-def data_of(selection: Artifact) -> Dataset:
-    """The chosen conversations, best first, and their weights where they are not all the same."""
-    weights = chosen_rows(selection)["weight"]
-    path = selection.folder / SELECTED_FILE
-    return Dataset(path, selection.key, weights=None if (weights == weights[:1]).all() else weights)
+def data_of(rows: Artifact) -> Dataset:
+    """What a training run reads of a selection, mixture, blend or pairs, under the key of that alone.
+
+    Conversations in their order (of a selection: best first) and their weights where they are not all alike, or pairs.
+    """
+    key = str(rows.manifest["facts"][TRAINED_ON])
+    if rows.stage == "pairs":
+        return Dataset(rows.folder / PAIRS_FILE, key, "preference")
+    path = rows.folder / (BLENDED_FILE if rows.stage == "blend" else SELECTED_FILE)
+    return Dataset(path, key, weights=weights_of(path))
 
 
 def _train(order: Order, draft: Draft) -> Counts:
@@ -189,7 +205,7 @@ def _train(order: Order, draft: Draft) -> Counts:
     known = losses.select([name for name in LOSSES.names if name in losses.column_names])
     rows = [{"checkpoint": order.checkpoint} | row for row in known.to_pylist()]
     write_rows(draft.folder / "losses.parquet", LOSSES, rows)
-    draft.facts["notes"] = facts.get("notes", [])
+    draft.facts |= {"notes": facts.get("notes", []), ROWS_FROM: order.rows}
     return funnel(facts)
 
 

@@ -14,9 +14,9 @@ from models.fingerprint import fingerprint
 from selection.limits import Limits
 from selection.random_rows import Random
 from training.warmup import Warmup, less
-from warehouse.store import Artifact, Draft, Work
+from warehouse.store import ROWS_FROM, Artifact, Draft, Work
 
-WARMUP_VERSION = 1
+WARMUP_VERSION = 2
 
 
 def warm_up(run: Run, question: Question, meter: Meter, asked: str, seed: int, workers: Workers) -> Artifact:
@@ -29,7 +29,7 @@ def warm_up(run: Run, question: Question, meter: Meter, asked: str, seed: int, w
     warmup = Warmup(sft, given["checkpoints"])
     work = Work(
         "warmup", WARMUP_VERSION, {"trainer": warmup.spec.name, "params": dict(warmup.spec.params)},
-        {"data": drawn.key}, fingerprint(base), seed,
+        {"data": data_of(drawn).key}, fingerprint(base), seed,
     )  # fmt: skip
     scratch = run.store.home / "tmp" / f"warmup-{work.key}"
     made = run.stage(f"warm up {Path(base).name}", work, partial(_train, warmup, base, drawn, seed, scratch), workers)
@@ -38,4 +38,5 @@ def warm_up(run: Run, question: Question, meter: Meter, asked: str, seed: int, w
 
 
 def _train(warmup: Warmup, base: str, drawn: Artifact, seed: int, scratch: Path, draft: Draft) -> Counts:
+    draft.facts[ROWS_FROM] = drawn.key
     return funnel(facts_of(carried_out(warmup, base, data_of(drawn), seed, scratch, draft)))

@@ -17,9 +17,9 @@ Imports neither torch nor transformers.
 
 import functools
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -102,8 +102,9 @@ class ChatFormat:
 
     def _marked(self, messages: Messages, ask: bool) -> Rendered:
         marks = _unused_marks(messages)
-        pieces = re.split("|".join(map(re.escape, marks)), self._text(messages, ask, marks))
-        ends = np.cumsum([len(piece) for piece in pieces]).tolist()
+        opens, closes = marks
+        pieces = self._text(messages, ask, marks).replace(closes, opens).split(opens)
+        ends = list(accumulate(map(len, pieces)))
         return Rendered("".join(pieces), tuple((ends[i - 1], ends[i]) for i in range(1, len(pieces), 2)))
 
     def _found(self, messages: Messages) -> list[Span]:

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch.nn import functional
 
 from models.forward import Ids, batches, pad
-from models.keys import GROWTH, fork, join, keep, keeps_all
+from models.keys import GROWTH, Roomy, Space, Written, cache_of, fork, keep, spaces
 from models.prefix import Beginning
 from models.protocol import Completion, Prompt, Usage
 
@@ -31,11 +31,16 @@ class Draft:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     reason: str | None = None
-    rng: np.random.Generator = field(init=False)
+    _rng: np.random.Generator | None = None
 
-    def __post_init__(self) -> None:
-        seed, number = self.prompt.seed, self.prompt.draw
-        self.rng = np.random.default_rng([seed, number] if number else seed)
+    def uniform(self) -> float:
+        """The next of the row's own numbers in [0, 1); 0 where nothing is drawn."""
+        if not self.prompt.temperature:
+            return 0.0
+        if self._rng is None:
+            seed, number = self.prompt.seed, self.prompt.draw
+            self._rng = np.random.default_rng([seed, number] if number else seed)
+        return float(self._rng.random())
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +125,7 @@ def _penalised(logits: torch.Tensor, rows: Sequence[Draft]) -> torch.Tensor:
 
 
 def _settings(rows: Sequence[Draft], device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    values = [(row.prompt.temperature, row.prompt.top_p, row.rng.random()) for row in rows]
+    values = [(row.prompt.temperature, row.prompt.top_p, row.uniform()) for row in rows]
     temperature, top_p, uniform = torch.tensor(values, dtype=torch.float32).to(device).unbind(-1)
     return temperature, top_p, uniform
 
@@ -147,28 +152,46 @@ def _begun(
     network: Any, drafts: Sequence[Draft], budget: int, base: Beginning | None
 ) -> list[tuple["_Context", list[Draft]]]:
     """The drafts after their prompts: all in one context, or, where the model's cache forgets, batch by batch."""
-    lengths = [len(draft.ids) for draft in drafts]
-    # what is copied from `base` for each row would be copied again when batches are joined
-    split = [list(range(len(drafts)))] if base is not None else batches(lengths, budget)
-    parts = [[drafts[i] for i in batch] for batch in split]
-    contexts = [_context(network, [draft.ids for draft in part], base) for part in parts]
-    if len(contexts) > 1 and all(keeps_all(context.cache) for context in contexts):
-        return [(_joined(contexts), [draft for part in parts for draft in part])]
-    for context in contexts if base is None else []:
+    known = inspect.signature(network.forward).parameters
+    if base is not None:  # what is copied from it for each row would be copied again when batches are joined
+        return [(_after(network, known, drafts, base), list(drafts))]
+    parts = [[drafts[i] for i in batch] for batch in batches([len(draft.ids) for draft in drafts], budget)]
+    longest, room = len(parts[0][0].ids), max(draft.room for draft in drafts)
+    if layers := spaces(network, len(drafts), longest + min(room, GROWTH)):
+        return [(_together(network, known, parts, layers), [draft for part in parts for draft in part])]
+    contexts = [_fed(network, known, part) for part in parts]
+    for context in contexts:
         context.cache = fork(context.cache)
     return list(zip(contexts, parts, strict=True))
 
 
-def _context(network: Any, rows: Sequence[Ids], base: Beginning | None) -> "_Context":
-    seen = 0 if base is None else base.mask.shape[1]
-    ids, mask = (part.to(network.device) for part in pad([row[seen:] for row in rows], left=True))
-    known = inspect.signature(network.forward).parameters
-    if base is None:
-        context = _Context(network, known, mask)
-    else:
-        owners = torch.zeros(len(rows), dtype=torch.int64, device=ids.device)
-        cache = fork(base.cache, owners, ids.shape[1] + GROWTH)
-        context = _Context(network, known, torch.cat([base.mask[owners], mask], 1), cache)
+def _together(
+    network: Any, known: Container[str], parts: Sequence[Sequence[Draft]], layers: Sequence[Space]
+) -> "_Context":
+    """One context of all parts, the longest prompt first: their keys and values are written where they stay."""
+    longest, first, contexts = len(parts[0][0].ids), 0, []
+    for part in parts:
+        contexts.append(_fed(network, known, part, cache_of([Written(space, first, longest) for space in layers])))
+        first += len(part)
+    masks = [functional.pad(each.mask, (longest - each.mask.shape[1], 0)) for each in contexts]
+    cache = cache_of([Roomy(space.parts, first, longest) for space in layers])
+    return _Context(network, known, torch.cat(masks), cache, torch.cat([context.logits for context in contexts]))
+
+
+def _fed(network: Any, known: Container[str], part: Sequence[Draft], cache: Any = None) -> "_Context":
+    ids, mask = (each.to(network.device) for each in pad([draft.ids for draft in part], left=True))
+    context = _Context(network, known, mask, cache)
+    context.feed(ids)
+    return context
+
+
+def _after(network: Any, known: Container[str], drafts: Sequence[Draft], base: Beginning) -> "_Context":
+    """A context of all drafts, each after a copy of `base`."""
+    seen = base.mask.shape[1]
+    ids, mask = (each.to(network.device) for each in pad([draft.ids[seen:] for draft in drafts], left=True))
+    owners = torch.zeros(len(drafts), dtype=torch.int64, device=ids.device)
+    cache = fork(base.cache, owners, ids.shape[1] + GROWTH)
+    context = _Context(network, known, torch.cat([base.mask[owners], mask], 1), cache)
     context.feed(ids)
     return context
 
@@ -207,11 +230,3 @@ class _Context:
             tokens, self.mask = tokens[kept], self.mask[kept]
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], 1)
         self.feed(tokens[:, None])
-
-
-def _joined(contexts: Sequence[_Context]) -> _Context:
-    first = contexts[0]
-    longest = max(context.mask.shape[1] for context in contexts)
-    masks = [functional.pad(each.mask, (longest - each.mask.shape[1], 0)) for each in contexts]
-    logits = torch.cat([context.logits for context in contexts])
-    return _Context(first.network, first.known, torch.cat(masks), join([c.cache for c in contexts]), logits)

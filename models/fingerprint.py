@@ -128,7 +128,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_weights(folder: Path) -> None:
-    """Raise `InputError` unless all weights of `folder` are there, as safetensors."""
+    """Raise `InputError` unless all weights of `folder` are there, as whole safetensors files."""
     if next(folder.rglob("*.safetensors"), None) is None:
         pickles = sorted(path.name for pattern in PICKLES for path in folder.rglob(pattern))
         found = f"only {', '.join(pickles[:3])}, which is refused: a pickle can run code" if pickles else "no weights"
@@ -137,6 +137,43 @@ def check_weights(folder: Path) -> None:
         shards = set(read_json(index)["weight_map"].values())
         if missing := sorted(shard for shard in shards if not (folder / shard).exists()):
             raise InputError(f"{folder} lacks {len(missing)} of {len(shards)} weight files: {', '.join(missing[:3])}")
+    shapes_of(folder)
+
+
+def shapes_of(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Name to shape of every tensor among the weights of `folder`, read from the headers of their files alone.
+
+    Raises `InputError` for a file that is not as long as its header says.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for path in sorted(folder.rglob("*.safetensors")):
+        if _counts(path, folder):
+            stat = path.stat()
+            found |= _header(str(path), stat.st_size, stat.st_mtime_ns)
+    return found
+
+
+@functools.lru_cache(maxsize=4096)
+def _header(path: str, size: int, mtime_ns: int) -> dict[str, tuple[int, ...]]:
+    """The shapes in a file, read once per process for each state of the file (`size` and `mtime_ns` name it)."""
+    try:
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            told = json.loads(file.read(min(length, size)))
+        told.pop("__metadata__", None)
+        shapes = {name: tuple(each["shape"]) for name, each in told.items()}
+        expected = 8 + length + max((each["data_offsets"][1] for each in told.values()), default=0)
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is cut short, or no safetensors file: found {size:,} bytes without a whole header; delete it and "
+            "fetch it again"
+        ) from error
+    if size != expected:
+        raise InputError(
+            f"{path} is cut short or changed: found {size:,} bytes, and its header says {expected:,}; delete it and "
+            "fetch it again"
+        )
+    return shapes
 
 
 def _lacks_code(files: ModelFiles) -> bool:

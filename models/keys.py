@@ -6,10 +6,11 @@ processor most of the work of a step.
 
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 GROWTH = 32  # tokens that room is made for at once
 HELD = 8  # tokens of keys and values that take the memory of a token that is computed
@@ -27,11 +28,11 @@ class Roomy(DynamicLayer):  # type: ignore[no-untyped-call]
     keys: torch.Tensor
     values: torch.Tensor
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, n: int, room: int) -> None:
+    def __init__(self, spaces: Sequence[torch.Tensor], n: int, tokens: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.lazy_initialization(keys, values)
-        self.spaces = [_space(part, n, room) for part in (keys, values)]
-        self.show(n, keys.shape[-2])
+        self.lazy_initialization(*spaces)
+        self.spaces = list(spaces)
+        self.show(n, tokens)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -58,6 +59,39 @@ class Roomy(DynamicLayer):  # type: ignore[no-untyped-call]
     def show(self, n: int, tokens: int) -> None:
         """The first n rows and `tokens` of the space are keys and values; the rest is room."""
         self.keys, self.values = (space[:n, :, :tokens] for space in self.spaces)
+
+
+@dataclass(slots=True)
+class Space:
+    """Room for the keys and values of n rows, `tokens` each, of one layer; taken when the first of them come."""
+
+    n: int
+    tokens: int
+    parts: list[torch.Tensor] = field(default_factory=list)
+
+    def write(self, fresh: Sequence[torch.Tensor], first: int, end: int) -> list[torch.Tensor]:
+        """The `fresh` keys and values of rows from `first` on, the last of them at `end`, and zeros before them."""
+        self.parts = self.parts or [p.new_empty(self.n, p.shape[1], self.tokens, p.shape[-1]) for p in fresh]
+        rows, begin = slice(first, first + len(fresh[0])), end - fresh[0].shape[-2]
+        for part, each in zip(self.parts, fresh, strict=True):
+            part[rows, :, :begin] = 0
+            part[rows, :, begin:end] = each
+        return [part[rows, :, begin:end] for part in self.parts]
+
+
+class Written(DynamicLayer):  # type: ignore[no-untyped-call]
+    """A layer of some rows that are run once, whose keys and values go into a space for more rows than these."""
+
+    def __init__(self, space: Space, first: int, end: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.space, self.first, self.end = space, first, end
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.lazy_initialization(key_states, value_states)
+        self.keys, self.values = self.space.write([key_states, value_states], self.first, self.end)
+        return key_states, value_states
 
 
 def _space(part: torch.Tensor, n: int, room: int) -> torch.Tensor:
@@ -89,36 +123,26 @@ def fork(cache: Any, owners: torch.Tensor | None = None, room: int = GROWTH) -> 
 def _forked(layer: Any, owners: torch.Tensor | None, room: int) -> Any:
     if type(layer) in (DynamicLayer, Roomy) and layer.is_initialized:
         if owners is None or len(layer.keys) == 1:
-            return Roomy(layer.keys, layer.values, len(layer.keys) if owners is None else len(owners), room)
-        return Roomy(layer.keys[owners], layer.values[owners], len(owners), room)
+            n, parts = len(layer.keys) if owners is None else len(owners), (layer.keys, layer.values)
+        else:
+            n, parts = len(owners), (layer.keys[owners], layer.values[owners])
+        return Roomy([_space(part, n, room) for part in parts], n, layer.keys.shape[-2])
     forked = copy(layer)
     if owners is not None:
         forked.reorder_cache(owners)
     return forked
 
 
-def join(caches: Sequence[Any]) -> Any:
-    """One cache of the rows of all, each row's keys and values at the end; what is before them is 0, and masked.
-
-    Every layer of every cache must keep all keys and values.
-    """
-    joined = copy(caches[0])
-    joined.layers = [_joined(layers) for layers in zip(*(cache.layers for cache in caches), strict=True)]
-    return joined
+def spaces(network: Any, n: int, tokens: int) -> list[Space]:
+    """Room for n rows of `tokens`, a space for each layer; none where some layer of `network` does not keep all."""
+    cache = DynamicCache(config=network.config)
+    return [Space(n, tokens) for _ in cache.layers] if keeps_all(cache) else []
 
 
-def _joined(layers: Sequence[Any]) -> Roomy:
-    counts = [len(layer.keys) for layer in layers]
-    longest = max(layer.get_seq_length() for layer in layers)
-    joined = Roomy(layers[0].keys[:1, :, :0], layers[0].values[:1, :, :0], sum(counts), longest + GROWTH)
-    for k, space in enumerate(joined.spaces):
-        for own, layer in zip(torch.split(space, counts), layers, strict=True):
-            part = (layer.keys, layer.values)[k]
-            before = longest - part.shape[-2]
-            own[:, :, :before] = 0
-            own[:, :, before:longest] = part
-    joined.show(sum(counts), longest)
-    return joined
+def cache_of(layers: Sequence[DynamicLayer]) -> DynamicCache:
+    cache = DynamicCache()
+    cache.layers = list(layers)
+    return cache
 
 
 def keep(cache: Any, rows: Sequence[int], device: torch.device) -> None:

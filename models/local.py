@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from models.blocks import takes_blocks
-from models.chat import ChatFormat, Tokens, chat_format, encode
+from models.chat import ChatFormat, Tokens, chat_format
 from models.decode import Draft, Vocabulary, completion, write
+from models.encoded import Encoded
 from models.fingerprint import ADAPTER, fingerprint
 from models.forward import LAYOUTS, Ids, batches, check_packing, hidden_states
 from models.head import Head, head_of
@@ -67,7 +68,7 @@ class LocalModel:
 
         `dtype` is "auto", "float32", "bfloat16" or "float16"; `device` "auto" or a torch device. Rows are cut to
         `max_length` tokens, or to the positions the model has, if fewer. `batch_tokens` bounds the tokens of one
-        forward pass, padding included (by default 2,048 on a processor, 16,384 on a GPU). Neither it nor `layout`
+        forward pass, padding included (by default 1,024 on a processor, 16,384 on a GPU). Neither it nor `layout`
         ("padded", "packed") changes a result. `template` is "tulu", "grape", "raw" or "own". Raises `InputError` for
         whatever cannot be loaded, before any work.
         """
@@ -131,7 +132,9 @@ class LocalModel:
 
     def encode(self, rows: Sequence[Messages]) -> list[Tokens]:
         """Ids and reply masks of rows in this model's format, cut on the right to `max_length`."""
-        return encode(self.backend, self.chat, rows, self.max_length)
+        limit = self.max_length
+        found = self.encoded(rows)
+        return [t if len(t.ids) <= limit else Tokens(t.ids[:limit], t.reply[:limit], truncated=True) for t in found]
 
     def read(self, rows: Sequence[Tokens], wants: frozenset[Want], choices: Sequence[int] = ()) -> Measures:
         """`measure` of ids as they are, in no format; CHOICE_LOGITS are those after a row's last token."""
@@ -180,6 +183,11 @@ class LocalModel:
         return tokenizer
 
     @cached_property
+    def encoded(self) -> Encoded:
+        """Rows as ids, uncut; what was encoded lately is remembered."""
+        return Encoded(self.backend, self.chat)
+
+    @cached_property
     def head(self) -> Head:
         """The output layer; raises `InputError` for an architecture whose logits are not understood."""
         return head_of(self.network)
@@ -199,7 +207,7 @@ class LocalModel:
 
     def _asked(self, rows: Sequence[Messages], limit: int | None = None) -> list[Tokens]:
         """Rows followed by the mark that opens a reply, the beginning cut where they exceed `limit`."""
-        tokens = encode(self.backend, self.chat, rows, ask=True)
+        tokens = self.encoded(rows, ask=True)
         return tokens if limit is None else [self._cut_left(t, limit) for t in tokens]
 
     def _cut_left(self, tokens: Tokens, limit: int) -> Tokens:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from models.fingerprint import check_adapter, fetch, read_json
 from warehouse.errors import InputError
@@ -115,9 +115,7 @@ def _read(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> Any:
                 output_loading_info=True,
             )
     except (OSError, ValueError, SafetensorError) as error:
-        cut = ", ".join(path.name for path in sorted(folder.glob("*.safetensors")) if not _whole(path))
-        reason = f"{cut} is cut short, or no safetensors file; fetch it again ({error})" if cut else error
-        raise InputError(f"{folder} cannot be loaded as a causal language model: {reason}") from error
+        raise InputError(f"{folder} cannot be loaded as a causal language model: {error}") from error
     # transformers draws what it does not find at random and only warns
     if absent := sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}):
         raise InputError(
@@ -125,15 +123,6 @@ def _read(folder: Path, dtype: torch.dtype, trust_remote_code: bool) -> Any:
             f"({', '.join(absent[:3])}); the file is of another model, or not complete"
         )
     return network
-
-
-def _whole(path: Path) -> bool:
-    """Whether a file of weights is as long as its header says."""
-    try:
-        with safe_open(path, framework="pt"):
-            return True
-    except SafetensorError:
-        return False
 
 
 @contextmanager

@@ -21,21 +21,12 @@ SCHEDULES = {
 }
 
 
-def arguments(
-    sft: Sft,
-    device: torch.device,
-    checkpoints: Path,
-    seed: int,
-    batch: tuple[int, int],
-    strung: bool,
-    world: World = ALONE,
-) -> SFTConfig:
-    """trl's configuration of this run; `batch` is rows at once and batches per step, on each device.
+def settings(sft: Sft, device: torch.device, checkpoints: Path, seed: int, batch: tuple[int, int]) -> dict[str, Any]:
+    """What trl's configurations of all trainers have in common; `batch` is rows at once and batches per step.
 
-    With `strung`, the rows of a batch follow each other in one sequence. The order of rows is decided before, so it is
-    one epoch, read in order.
+    The order of rows is decided before, so a run is one epoch, read in order.
     """
-    given: dict[str, Any] = {
+    return {
         "output_dir": str(checkpoints),
         "per_device_train_batch_size": batch[0],
         "gradient_accumulation_steps": batch[1],
@@ -46,16 +37,9 @@ def arguments(
         "warmup_steps": sft.warmup,
         "weight_decay": sft.weight_decay,
         "max_grad_norm": sft.max_grad_norm,
-        "neftune_noise_alpha": sft.neftune or None,
-        "max_length": sft.max_length if sft.packing else None,  # rows are cut already
-        "packing": sft.packing,
-        "padding_free": strung,
-        "dataset_kwargs": {"skip_prepare_dataset": True},
         "remove_unused_columns": False,
         "bf16": runs_in_bf16(sft, device),
         "use_cpu": device.type == "cpu",
-        "ddp_backend": "gloo" if device.type == "cpu" and world.size > 1 else None,
-        "ddp_find_unused_parameters": False,  # a tuning whose weights rest for a while says otherwise
         "gradient_checkpointing": sft.gradient_checkpointing,
         "save_strategy": "steps" if sft.save_every else "no",
         "save_steps": sft.save_every or 1,
@@ -66,12 +50,33 @@ def arguments(
         "report_to": "none",
         "seed": seed,
         "data_seed": seed,
+    }
+
+
+def arguments(
+    sft: Sft,
+    device: torch.device,
+    checkpoints: Path,
+    seed: int,
+    batch: tuple[int, int],
+    strung: bool,
+    world: World = ALONE,
+) -> SFTConfig:
+    """trl's configuration of this run; with `strung`, the rows of a batch follow each other in one sequence."""
+    own: dict[str, Any] = {
+        "neftune_noise_alpha": sft.neftune or None,
+        "max_length": sft.max_length if sft.packing else None,  # rows are cut already
+        "packing": sft.packing,
+        "padding_free": strung,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "ddp_backend": "gloo" if device.type == "cpu" and world.size > 1 else None,
+        "ddp_find_unused_parameters": False,  # a tuning whose weights rest for a while says otherwise
         "fsdp": sft.fsdp or None,
         "fsdp_config": None if sft.fsdp_config is None else dict(sft.fsdp_config),  # which transformers changes
         "deepspeed": sft.deepspeed,
     }
     try:
-        return SFTConfig(**given | sft.tuning.arguments())
+        return SFTConfig(**settings(sft, device, checkpoints, seed, batch) | own | sft.tuning.arguments())
     except ImportError as error:
         raise InputError(f"`fsdp` or `deepspeed` needs a package that is not installed: {error}") from error
 

@@ -4,8 +4,6 @@ Loads torch, transformers and trl.
 """
 
 import json
-import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import transformers
 from datasets.table import InMemoryTable
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
@@ -25,17 +22,16 @@ from models.fingerprint import fetch
 from models.network import Loaded
 from models.tokens import load_tokenizer
 from training import record, resume
-from training.arguments import SCHEDULES, runs_in_bf16
+from training.arguments import settings
 from training.cost import forward_flops
 from training.dpo import Dpo
 from training.guard import IGNORED, Guarded
-from training.keeping import Saving
-from training.loop import identity_of, load, positions, versions
+from training.loop import load, positions, prepared
 from training.order import order
 from training.preferences import guard_pairs
 from training.quiet import quiet
-from training.row_trainer import Diverged, divergence
 from training.tuning.protocol import Setting
+from training.watched import Watched
 from training.written import write
 from warehouse.errors import InputError
 from warehouse.records import Dataset
@@ -55,12 +51,12 @@ def train(dpo: Dpo, base: str, data: Dataset, out: Path, seed: int) -> None:
     folder = fetch(base, trust_remote_code=dpo.trust_remote_code)
     tokenizer, chat = load_tokenizer(folder, dpo.template)
     pairs = guard_pairs(data.path, tokenizer, chat, min(dpo.max_length, positions(folder, dpo.trust_remote_code)))
-    start = resume.prepare(out, identity_of(dpo, base, data, seed))
+    start = resume.prepare(out, resume.identity_of(dpo, base, data, seed))
     with quiet():
         trainer = build(dpo, load(dpo.shared, base, chat.template), pairs, out, seed)
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
         written = write(trainer, dpo.shared, base, out)
-    _record(dpo, trainer, pairs, written | {"versions": versions()}, out)
+    _record(dpo, trainer, pairs, start, written | {"versions": resume.versions()}, out)
     resume.clear(out)
 
 
@@ -75,8 +71,7 @@ def build(dpo: Dpo, loaded: Loaded, pairs: Guarded, out: Path, seed: int) -> Any
     trainer.train_dataset = ordered
     collate = trainer.data_collator
     setting = Setting(seed, -(-len(plan) // dpo.step_rows), lambda: batches(ordered, collate, dpo.batch_size))
-    transformers.set_seed(seed)
-    network = dpo.tuning.prepare(loaded.network, setting)
+    network = prepared(dpo.shared, loaded, setting)
     trainer.adopt(network, dpo.tuning.optimizer(network, setting))
     for callback in dpo.tuning.callbacks(setting):
         trainer.add_callback(callback)
@@ -84,38 +79,16 @@ def build(dpo: Dpo, loaded: Loaded, pairs: Guarded, out: Path, seed: int) -> Any
 
 
 def arguments(dpo: Dpo, device: torch.device, out: Path, seed: int) -> DPOConfig:
-    """trl's configuration of this run. The order of pairs is decided before, so it is one epoch, read in order."""
-    given: dict[str, Any] = dict(
-        output_dir=str(out / resume.FOLDER),
-        beta=dpo.beta,
-        loss_type=[dpo.loss],
-        label_smoothing=dpo.label_smoothing,
-        precompute_ref_log_probs=True,
-        per_device_train_batch_size=dpo.batch_size,
-        gradient_accumulation_steps=dpo.gradient_accumulation,
-        num_train_epochs=1,
-        train_sampling_strategy="sequential",
-        learning_rate=dpo.learning_rate,
-        lr_scheduler_type=SCHEDULES[dpo.schedule],
-        warmup_steps=dpo.warmup,
-        weight_decay=dpo.weight_decay,
-        max_grad_norm=dpo.max_grad_norm,
-        max_length=None,  # pairs are cut already
-        remove_unused_columns=False,
-        bf16=runs_in_bf16(dpo.shared, device),
-        use_cpu=device.type == "cpu",
-        gradient_checkpointing=dpo.gradient_checkpointing,
-        save_strategy="steps" if dpo.save_every else "no",
-        save_steps=dpo.save_every or 1,
-        save_total_limit=2,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,
-        report_to="none",
-        seed=seed,
-        data_seed=seed,
-    )
-    return DPOConfig(**given | dpo.tuning.arguments())
+    """trl's configuration of this run."""
+    batch = dpo.batch_size, dpo.gradient_accumulation
+    own = {
+        "beta": dpo.beta,
+        "loss_type": [dpo.loss],
+        "label_smoothing": dpo.label_smoothing,
+        "precompute_ref_log_probs": True,
+        "max_length": None,  # pairs are cut already
+    }
+    return DPOConfig(**settings(dpo.shared, device, out / resume.FOLDER, seed, batch) | own | dpo.tuning.arguments())
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,20 +113,18 @@ def _parts(example: dict[str, Any]) -> dict[str, Any]:
     return parts | {name: value for name, value in example.items() if name.startswith("ref_")}
 
 
-class PairTrainer(DPOTrainer):
-    """trl's trainer, for pairs that are tokenised: it measures the base, counts tokens and names pairs that diverge.
+class PairTrainer(Watched, DPOTrainer):
+    """trl's trainer, for pairs that are tokenised: it measures the base, and names pairs that diverge.
 
-    It is built with the base model; the network that is trained is adopted afterwards. A step's entry in the log
-    history also holds `tokens` and `seconds` since the start of the run, resumed parts included.
+    It is built with the base model; the network that is trained is adopted afterwards.
     """
+
+    KIND = "pairs"
 
     def __init__(self, model: Any, args: DPOConfig, rows: Any, tokenizer: Any) -> None:
         collate = PairCollator.of(tokenizer.pad_token_id)
         super().__init__(model, args=args, train_dataset=rows, processing_class=tokenizer, data_collator=collate)
-        self.remove_callback(transformers.PrinterCallback)
-        self.add_callback(Saving())
-        self._tokens, self._since = 0, time.perf_counter()
-        self._rows: set[int] = set()  # of the step
+        self.watch()
 
     def adopt(self, network: Any, optimizer: tuple[type, dict[str, Any]] | None) -> None:
         """Train `network`, which was made of the base model, by AdamW unless an optimizer is given.
@@ -196,34 +167,13 @@ class PairTrainer(DPOTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The mean loss of the batch's pairs."""
-        rows = inputs["row"]
-        self._tokens += int(inputs["attention_mask"].sum())
+        rows = inputs["row"].tolist()
+        self.saw(rows, int(inputs["attention_mask"].sum()))
         given = {name: value for name, value in inputs.items() if name != "row"}
         plain: Any = super()
         loss = plain.compute_loss(model, given, return_outputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            raise Diverged(divergence(self, "loss", "batch of pairs", rows.tolist()))
-        self._rows.update(rows.tolist())
+        self.check_loss(loss, rows)
         return loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add tokens and seconds so far to a step's log entry."""
-        if "loss" in logs:
-            last = self.state.log_history[-1] if self.state.log_history else {}
-            now = time.perf_counter()
-            if not math.isfinite(logs.get("grad_norm", 0.0)):
-                raise Diverged(divergence(self, "gradient", "step over pairs", self._rows))
-            self._rows.clear()
-            logs["tokens"] = last.get("tokens", 0) + self._tokens
-            logs["seconds"] = last.get("seconds", 0.0) + now - self._since
-            self._tokens, self._since = 0, now
-        super().log(logs, start_time)
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """No card: `training.json` says what was done."""
-
-    def _send_telemetry(self) -> None:
-        """trl would report each run to its authors; a training run calls nobody."""
 
 
 def batches(rows: Any, collate: Any, size: int) -> Iterator[dict[str, Any]]:
@@ -234,11 +184,11 @@ def batches(rows: Any, collate: Any, size: int) -> Iterator[dict[str, Any]]:
         yield {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
 
 
-def _record(dpo: Dpo, trainer: Any, pairs: Guarded, written: dict[str, Any], out: Path) -> None:
+def _record(dpo: Dpo, trainer: Any, pairs: Guarded, start: Path | None, written: dict[str, Any], out: Path) -> None:
     """Write `loss.parquet` and `training.json`. The base's pass over the pairs counts among the operations."""
     curve = loss_curve(trainer.state.log_history, dpo.epochs)
     pq.write_table(curve, out / record.LOSS)
-    found = record.facts(dpo.shared, trainer, pairs)
+    found = record.facts(dpo.shared, trainer, pairs, start)
     parameters = found["trainable_parameters"] + found["frozen_parameters"]
     found["flops"] += forward_flops(parameters, int(pairs.lengths.sum()))
     found |= {f"final_{name}": curve[name][-1].as_py() for name in ("margin", "accuracy")}

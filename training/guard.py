@@ -90,6 +90,7 @@ def guard(path: Path, tokenizer: Tokenizer, chat: ChatFormat, max_length: int, r
     or column, or where no row is left.
     """
     kept, cut, lost = _Kept(), 0, 0
+    first = 0  # tokens that the first label token of the rows without any would need
     rejected: dict[str, list[int]] = {reason: [] for reason in REASONS}
     ends = special_ids(tokenizer)
     for start, block, metas in _blocks(path):
@@ -103,16 +104,21 @@ def guard(path: Path, tokenizer: Tokenizer, chat: ChatFormat, max_length: int, r
             lost += int(np.count_nonzero(tokens.reply[max_length:]))
             if not tokens.reply[1:max_length].any():  # the first token of a row has nothing to be predicted from
                 rejected["no_label_tokens"].append(number)
+                first = min(filter(None, (first, _needed(tokens))), default=0)
                 continue
             cut += len(tokens.ids) > max_length
             kept.add(number, tokens, max_length, meta.get("weight", 1.0), unfinished)
         kept.close_block()
     if not kept.numbers:
-        longer = (
-            f"; no reply begins within max_length, {max_length} tokens: raise it" if rejected["no_label_tokens"] else ""
-        )
-        raise InputError(f"no row is left to train on; rejected: {_counts(rejected)}{longer} ({path})")
+        later = f"; no reply begins within max_length, {max_length} tokens: raise it to {first} or more"
+        raise InputError(f"no row is left to train on; rejected: {_counts(rejected)}{later if first else ''}")
     return kept.guarded({reason: tuple(rows) for reason, rows in rejected.items()}, cut, lost)
+
+
+def _needed(tokens: Tokens) -> int:
+    """Tokens of a row until its first label; 0 where it has none."""
+    labels = np.flatnonzero(tokens.reply[1:])
+    return int(labels[0]) + 2 if len(labels) else 0
 
 
 def without_end(tokens: Tokens, ends: frozenset[int]) -> Tokens:

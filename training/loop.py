@@ -4,7 +4,6 @@ Loads torch, transformers and trl.
 """
 
 import gc
-import importlib.metadata
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,12 +18,11 @@ import transformers
 from datasets.table import InMemoryTable
 from trl.data_utils import pack_dataset
 
-from models.fingerprint import fetch, fingerprint
+from models.fingerprint import fetch
 from models.network import Loaded, load_network
 from models.tokens import load_tokenizer
 from training import record, resume
 from training.arguments import arguments
-from training.dpo import Dpo
 from training.gathered import hold_whole
 from training.guard import IGNORED, Guarded, guard
 from training.keeping import Keeping
@@ -33,16 +31,16 @@ from training.order import order, within_steps
 from training.quiet import quiet
 from training.row_trainer import Extras, RowCollator, RowTrainer
 from training.schedules import factor
-from training.sft import Sft
+from training.sft import Sft, check_alone
 from training.strung import string_rows
+from training.tuning.fitting import anatomy_of
 from training.tuning.protocol import Setting
 from training.warmup import KEPT
 from training.world import ALONE, World, filled, shares
 from training.written import write
 from warehouse.errors import InputError
-from warehouse.records import Dataset, Floats, canonical
+from warehouse.records import Dataset, Floats
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
 # Attention written out is 2 times quicker than the fused kernel on a processor for short rows (bfloat16, heads of 32),
 # but holds length² scores per head.
 EAGER_LENGTH = 512
@@ -61,8 +59,9 @@ def train(sft: Sft, base: str, data: Dataset, out: Path, seed: int, keep: int = 
     there with half the rows at once. `keep` adapters are kept on the way with the optimizer's state, as
     `training.warmup` says.
     """
+    check_alone(sft)
     out.mkdir(parents=True, exist_ok=True)
-    identity = identity_of(sft, base, data, seed)
+    identity = resume.identity_of(sft, base, data, seed)
     rows_at_once = sft.batch_size
     while not _carried_out(sft, base, data, out, seed, identity, rows_at_once, keep):
         if rows_at_once == 1:
@@ -130,19 +129,8 @@ def carry_out(
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
         hold_whole(trainer, lambda: prepared(sft, load(sft, base, chat.template), trainer.setting))
         if world.rank == 0:
-            facts = record.facts(sft, trainer, rows) | write(trainer, sft, base, out)
-            record.write(out, sft, trainer, facts | {"versions": versions()})
-
-
-def identity_of(trainer: Sft | Dpo, base: str, data: Dataset, seed: int) -> str:
-    """What makes two calls the same run, of which the second goes on where the first was killed."""
-    params = canonical(dict(trainer.spec.params))
-    return resume.identity_of(params, fingerprint(base, trainer.template), data.key, str(seed), *versions())
-
-
-def versions() -> list[str]:
-    """The libraries that a run's last bits depend on."""
-    return [f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES]
+            facts = record.facts(sft, trainer, rows, start) | write(trainer, sft, base, out)
+            record.write(out, sft, trainer, facts | {"versions": resume.versions()})
 
 
 def positions(folder: Path, trust_remote_code: bool) -> int:
@@ -210,7 +198,8 @@ def row_by_row(sft: Sft, network: Any, collate: RowCollator) -> bool:
 
 
 def prepared(sft: Sft, loaded: Loaded, setting: Setting) -> Any:
-    """The network as the tuning wants it, the same in every process."""
+    """The network as the tuning wants it, the same in every process. Raises `InputError` where it does not fit."""
+    sft.tuning.check(anatomy_of(loaded.network))
     transformers.set_seed(setting.seed)
     return sft.tuning.prepare(loaded.network, setting)
 

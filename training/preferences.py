@@ -73,10 +73,9 @@ def guard_pairs(path: Path, tokenizer: Tokenizer, chat: ChatFormat, max_length: 
             kept.add(number, pair)
     if not kept.numbers:
         told = ", ".join(f"{len(rows)} {reason}" for reason, rows in rejected.items() if rows)
-        raise InputError(
-            f"no pair is left to train on; rejected: {told or 'none, the file is empty'}; replies have to begin within "
-            f"max_length, {max_length} tokens ({path})"
-        )
+        short = rejected["no_label_tokens"] or rejected["same_replies"]
+        longer = f"; within max_length, {max_length} tokens, no two replies differ: raise it" if short else ""
+        raise InputError(f"no pair is left to train on; rejected: {told or 'none, the file is empty'}{longer}")
     return kept.guarded({reason: tuple(rows) for reason, rows in rejected.items()}, cut, lost)
 
 

@@ -15,11 +15,13 @@ import torch
 from models.network import choose_dtype
 from training.cost import train_flops
 from training.guard import Guarded
+from training.resume import step_of
 from training.sft import Sft
 
 LOSS = "loss.parquet"
 FACTS = "training.json"
 REPEATS = 4
+LEFT_OUT = 0.1  # share of the rows from which on a run says that it did not learn from all of them
 
 LOSS_SCHEMA = pa.schema(
     [
@@ -47,8 +49,11 @@ def loss_curve(history: Sequence[dict[str, Any]], epochs: float) -> pa.Table:
     return pa.Table.from_pylist([{name: entry[name] for name in LOSS_SCHEMA.names} for entry in renamed], LOSS_SCHEMA)
 
 
-def facts(sft: Sft, trainer: Any, rows: Guarded) -> dict[str, Any]:
-    """What was read, dropped and spent. `flops` rests on real tokens; memory is the process's peak."""
+def facts(sft: Sft, trainer: Any, rows: Guarded, start: Path | None) -> dict[str, Any]:
+    """What was read, dropped and spent, where the run went on from the checkpoint `start`.
+
+    `flops` rests on real tokens; memory is the process's peak.
+    """
     curve = loss_curve(trainer.state.log_history, sft.epochs)
     trainable, frozen = matrix_parameters(trainer.model)
     tokens = curve["tokens"][-1].as_py()
@@ -76,7 +81,11 @@ def facts(sft: Sft, trainer: Any, rows: Guarded) -> dict[str, Any]:
         "processes": trainer.args.world_size,
         "rows_at_once": trainer.args.per_device_train_batch_size,
         "gradient_accumulation": trainer.args.gradient_accumulation_steps,
-        "notes": notes(sft, trainer.args.world_size, trainer.args.per_device_train_batch_size),
+        "notes": [
+            *notes(sft, trainer.args.world_size, trainer.args.per_device_train_batch_size),
+            *_left_out(rows, sft.max_length),
+            *([] if start is None else [f"goes on from step {step_of(start)}"]),
+        ],
         "trainer": dict(sft.spec.params),
     }
 
@@ -94,6 +103,18 @@ def notes(sft: Sft, processes: int, rows_at_once: int) -> list[str]:
             f"out of memory: {rows_at_once} rows at once instead of {sft.batch_size}, with as many rows per step"
         )
     return said
+
+
+def _left_out(rows: Guarded, max_length: int) -> list[str]:
+    """A sentence where more than `LEFT_OUT` of the rows could not be learnt from."""
+    funnel = rows.funnel()
+    if len(rows.numbers) >= (1 - LEFT_OUT) * funnel["rows_in"]:
+        return []
+    reasons = ", ".join(f"{len(found):,} {reason}" for reason, found in rows.rejected.items() if found)
+    return [
+        f"trained on {len(rows.numbers):,} of {funnel['rows_in']:,} rows, {reasons} (max_length is {max_length}): "
+        "compare it with care to what was trained on all of its rows"
+    ]
 
 
 def allocator() -> str:

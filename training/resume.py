@@ -2,16 +2,22 @@
 
 A checkpoint folder holds weights, optimizer, schedule and generator states, written one after the other; a process can
 die between any two, and a machine before what was written is on the disk. A marker with the size of every file is
-written last, and a folder does not count without it, or where a file is not as it says.
+written last, and a folder does not count without it, or where a file is not as it says. Loads no torch.
 """
 
 import json
 import os
 import shutil
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-from warehouse.records import digest
+from models.fingerprint import fingerprint
+from training.dpo import Dpo
+from training.sft import Sft
+from warehouse.records import Dataset, canonical, digest
 
+LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
 FOLDER = "checkpoints"
 MARKER = "whole"
 IDENTITY = "run.json"
@@ -76,9 +82,15 @@ def clear(out: Path) -> None:
     shutil.rmtree(out / FOLDER)
 
 
-def identity_of(*parts: str) -> str:
-    """What makes two runs the same run: trainer, base weights, data, seed and versions, as one digest."""
-    return digest("\n".join(parts))
+def identity_of(trainer: Sft | Dpo, base: str, data: Dataset, seed: int, *more: str) -> str:
+    """What makes two calls the same run, of which the second goes on where the first was killed."""
+    known = canonical(dict(trainer.spec.params)), fingerprint(base, trainer.template), data.key, str(seed)
+    return digest("\n".join((*known, *versions(), *more)))
+
+
+def versions(libraries: Sequence[str] = LIBRARIES) -> list[str]:
+    """The libraries that a run's last bits depend on, without loading them."""
+    return [f"{name} {version(name)}" for name in libraries]
 
 
 def _holds(folder: Path, identity: str) -> bool:

@@ -1,28 +1,18 @@
 """trl's trainer, told which row every token came from."""
 
-import math
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
-from training import resume
-from training.keeping import Saving
 from training.label_scores import score_labels
 from training.masked_thought import Masking
 from training.tuning.protocol import Setting, Stepping, Tuning
-from warehouse.errors import InputError
+from training.watched import Watched
 from warehouse.records import Floats
-
-
-class Diverged(InputError):
-    """The loss is no longer a number: the step, the rows of its batch and the last good checkpoint are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +49,8 @@ class RowCollator:
         return batch
 
 
-def divergence(trainer: Any, what: str, where: str, rows: Iterable[int]) -> str:
-    """What is said where the loss or the gradient is no number: the step, the rows, and which weights are kept."""
-    step = trainer.state.global_step + (what == "loss")  # the step of a loss is not counted yet
-    named = ", ".join(str(row) for row in sorted(rows) if row >= 0)
-    last = resume.newest(Path(trainer.args.output_dir or ""))
-    kept = f"; the weights of step {resume.step_of(last)} are kept in {last}" if last else ""
-    return (
-        f"the {what} stopped being a number at step {step}, in the {where} {named} (row numbers of the data); look at "
-        f"them, or lower learning_rate {trainer.args.learning_rate:g}{kept}"
-    )
-
-
-class RowTrainer(SFTTrainer):
-    """trl's trainer, told which row every token came from: it weighs rows, counts tokens and names rows that diverge.
-
-    A step's entry in the log history also holds `tokens` and `seconds` since the start of the run, resumed parts
-    included.
-    """
+class RowTrainer(Watched, SFTTrainer):
+    """trl's trainer, told which row every token came from: it weighs rows, and names those that diverge."""
 
     def __init__(
         self, model: Any, args: SFTConfig, rows: Any, tokenizer: Any, tuning: Tuning, setting: Setting, extras: Extras
@@ -87,8 +61,7 @@ class RowTrainer(SFTTrainer):
             model, args, train_dataset=rows, processing_class=tokenizer, optimizer_cls_and_kwargs=optimizer
         )
         self.data_collator = RowCollator.of(tokenizer.pad_token_id, self.padding_free)
-        self.remove_callback(transformers.PrinterCallback)
-        self.add_callback(Saving())
+        self.watch()
         for callback in tuning.callbacks(setting):
             self.add_callback(callback)
         weights = extras.weights
@@ -99,14 +72,11 @@ class RowTrainer(SFTTrainer):
         shared_out = self.is_fsdp_enabled or self.is_deepspeed_enabled  # the head's weights are not in one place
         whole = args.device.type == "cpu" and not (shared_out or self.aux_loss_enabled)
         self._labels_alone = whole and score_labels(self.model)
-        self._tokens, self._since = 0, time.perf_counter()
-        self._diverged = ""  # what this process has to say of its batches since the last log entry
-        self._rows: set[int] = set()  # of this process since then
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Any:
         """The gradients of one batch, or what the tuning does in their place; the batch's loss."""
-        self._tokens += int((inputs["rows"] >= 0).sum())
-        self._rows.update(row for row in torch.unique(inputs["rows"]).tolist() if row >= 0)
+        read = inputs["rows"][inputs["rows"] >= 0]
+        self.saw(read.unique().tolist(), len(read))
         if self._masking is not None:
             inputs = self._masking(inputs, self.state.global_step)
         if self._step is None:
@@ -128,10 +98,7 @@ class RowTrainer(SFTTrainer):
             loss = plain.compute_loss(model, given, return_outputs, num_items_in_batch)
         else:
             loss = self._weighted_loss(model, given, self._row_weights[rows], num_items_in_batch)
-        if not torch.isfinite(loss):
-            self._diverged = self._diverged or divergence(self, "loss", "batch of rows", rows.unique().tolist())
-            if self.accelerator.num_processes == 1:
-                raise Diverged(self._diverged)
+        self.check_loss(loss, rows.unique().tolist())
         return loss
 
     def _label_loss(self, model: Any, inputs: dict[str, Any], rows: torch.Tensor, labels: Any) -> torch.Tensor:
@@ -157,39 +124,3 @@ class RowTrainer(SFTTrainer):
             self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, self._schedule)
             self._created_lr_scheduler = True
         return super().create_scheduler(num_training_steps, optimizer)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add tokens and seconds so far to a step's log entry.
-
-        Here the processes of a shared run hear of a loss that is no number in any of them: one that raised alone would
-        leave the others waiting for its gradients. A gradient that is none is found here too: before a checkpoint of
-        what it did to the weights is saved.
-        """
-        if "loss" in logs:
-            last = self.state.log_history[-1] if self.state.log_history else {}
-            now = time.perf_counter()
-            if not math.isfinite(logs.get("grad_norm", 0.0)):
-                self._diverged = self._diverged or divergence(self, "gradient", "step over rows", self._rows)
-            tokens, diverged = self._of_all_processes()
-            if diverged:
-                said = [self._diverged] * self.accelerator.num_processes
-                if len(said) > 1:
-                    torch.distributed.all_gather_object(said, self._diverged)
-                raise Diverged("; ".join(filter(None, said)))
-            logs["tokens"] = last.get("tokens", 0) + tokens
-            logs["seconds"] = last.get("seconds", 0.0) + now - self._since
-            self._tokens, self._since = 0, now
-            self._rows.clear()
-        super().log(logs, start_time)
-
-    def _of_all_processes(self) -> tuple[int, int]:
-        """Tokens that they have read since the last log entry, and how many of them diverged."""
-        own = torch.tensor([self._tokens, bool(self._diverged)], device=self.args.device)
-        tokens, diverged = self.accelerator.reduce(own).tolist()
-        return tokens, diverged
-
-    def create_model_card(self, *_: Any, **__: Any) -> None:
-        """No card: `training.json` says what was done."""
-
-    def _send_telemetry(self) -> None:
-        """trl would report each run to its authors; a training run calls nobody."""

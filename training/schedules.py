@@ -2,7 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, floor
+
+
+def rising(steps: int, warmup: float) -> int:
+    """Steps over which the rate rises from 0: the share `warmup` of `steps`, rounded down.
+
+    transformers rounds up: then the one step of a run of one step has the rate 0, and a model is told as tuned that is
+    its base.
+    """
+    return floor(steps * warmup + 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -10,6 +19,7 @@ class Staged:
     """A linear rise, a plateau or slow fall, and a linear fall to zero: the factor of step 0, 1, ... of `steps`.
 
     Warm-up, stable, decay (Hu et al. 2024, MiniCPM, §4): between rise and fall the factor is 1. `Power` falls there.
+    The first step of a rise has the factor 0, as in transformers.
     """
 
     steps: int
@@ -17,7 +27,7 @@ class Staged:
     decay: float
 
     def __call__(self, step: int) -> float:
-        rise, fall = ceil(self.steps * self.warmup), ceil(self.steps * self.decay)
+        rise, fall = rising(self.steps, self.warmup), ceil(self.steps * self.decay)
         if step < rise:
             return step / rise
         return self.between(step) * min(1.0, (self.steps - step) / max(1, fall))

@@ -91,6 +91,11 @@ class Sft:
         check_fields("supervised fine-tuning", self, KNOWN, RANGES)
         if self.schedule in DECAYING and self.warmup + self.decay > 1:
             raise InputError(f"warmup {self.warmup} and decay {self.decay} are more than all steps together")
+        for name, empty in (("deepspeed", self.deepspeed in ({}, "")), ("fsdp_config", self.fsdp_config == {})):
+            if empty:
+                raise InputError(f"{name} is empty, which changes nothing; give its settings, or leave it out")
+        if self.fsdp_config is not None and not self.fsdp:
+            raise InputError("fsdp_config does nothing without fsdp; give fsdp, such as full_shard, or leave it out")
 
     @property
     def spec(self) -> Spec:
@@ -120,6 +125,15 @@ class Sft:
 
         train(self, base, data, out, seed)
         return Checkpoint(out, base, self.spec, data.key, seed)
+
+
+def check_alone(sft: Sft) -> None:
+    """Raise `InputError` where one process cannot do what `sft` asks for."""
+    if sft.fsdp:
+        raise InputError(
+            f"fsdp {sft.fsdp!r} spreads the weights over several processes, and this run has one: share it among "
+            "workers (`scale: {workers: 2, gpus: 1}`), or leave fsdp out"
+        )
 
 
 KNOWN: dict[str, tuple[str, ...]] = {

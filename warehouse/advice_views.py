@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 
-from warehouse.view import View, parquet
+from warehouse.view import View, known_by_rows, parquet
 
 ADVICE_VIEWS: Mapping[str, View] = {
     "mixtures": View(
         "One row per source of a mixture: how many of its rows a training file holds.",
-        parquet("artifacts/mixture/*/mixture.parquet"),
+        known_by_rows("artifacts/mixture/*/mixture.parquet", "mixture"),
         {
             "mixture": "key of the mixture",
             "pool": "key of the pool version",
@@ -18,10 +18,11 @@ ADVICE_VIEWS: Mapping[str, View] = {
             "available": "candidates of the source",
             "seed": "seed of the draw; null for the stages of an ordered manifest, which say their rows",
             "purpose": "pilot, advised, or the name of a training stage",
+            "data": "key of the rows of the training file; other mixtures and selections may have the same",
         },
         "How good was every pilot run?",
         """SELECT m.mixture, sum(m.rows) AS n, string_agg(m.source || ' ' || m.share, ', ') AS shares, c.seed, e.value
-           FROM mixtures m JOIN checkpoints c ON c.data = m.mixture JOIN evaluations e USING (checkpoint)
+           FROM mixtures m JOIN checkpoints c USING (data, seed) JOIN evaluations e USING (checkpoint)
            WHERE e.metric = 'nll' GROUP BY m.mixture, c.seed, e.value, e.task ORDER BY e.value""",
     ),
     "advice": View(

@@ -11,11 +11,11 @@ def _quarter(column: str) -> str:
     return f"'quarter ' || (1 + {cuts})"
 
 
+_WILSON = """(avg(value) + 1.9208 / count(*) {sign} 1.96 * sqrt(avg(value) * (1 - avg(value)) / count(*)
+                   + 0.9604 / count(*) ** 2)) / (1 + 3.8416 / count(*))"""
 # Wilson's interval where every item is right or wrong, else the mean and 1.96 standard errors.
-_BOUNDS = """CASE WHEN bool_and(value IN (0, 1))
-             THEN (avg(value) + 1.9208 / count(*) {sign} 1.96 * sqrt(avg(value) * (1 - avg(value)) / count(*)
-                   + 0.9604 / count(*) ** 2)) / (1 + 3.8416 / count(*))
-             ELSE avg(value) {sign} 1.96 * stddev_samp(value) / sqrt(count(*)) END"""
+_BOUNDS = f"""CASE WHEN bool_and(value IN (0, 1)) THEN {_WILSON}
+             ELSE avg(value) {{sign}} 1.96 * stddev_samp(value) / sqrt(count(*)) END"""
 _SLICES = f"""WITH items AS (
         SELECT evaluation, checkpoint, task, metric, item_id, avg(value) AS value, max(n_tokens) AS n_tokens,
                max(prompt_tokens) AS prompt_tokens, max(choices) AS choices, any_value(ability) AS ability,
@@ -51,6 +51,26 @@ _REPEATS = """WITH tried AS (
     SELECT evaluation, checkpoint, task, metric, count(*) AS n, max(repeats) AS repeats, avg(changed) AS changed,
            avg(spread) AS spread, any_value(deviation) AS deviation
     FROM tried JOIN rounds USING (evaluation, metric) GROUP BY evaluation, checkpoint, task, metric"""
+
+# What says right or wrong, the first of these that an item has; the order of `eval.metrics`.
+RIGHT = ("exact_match", "numeric_match", "accuracy", "accuracy_norm", "lowest_perplexity", "prompt_strict",
+         "prompt_loose", "refusal_right")  # fmt: skip
+_BINS = 10
+_RELIABILITY = f"""WITH items AS (
+        SELECT evaluation, checkpoint, task, metric, item_id, avg(value) AS value
+        FROM eval_items WHERE metric = 'confidence' OR metric IN {RIGHT} GROUP BY ALL
+    ), verdicts AS (
+        SELECT *, list_position({list(RIGHT)}, metric) AS place FROM items WHERE metric <> 'confidence'
+        QUALIFY place = min(place) OVER (PARTITION BY evaluation)
+    ), binned AS (
+        SELECT c.evaluation, c.checkpoint, c.task, v.metric AS right_by, v.value, c.value AS confidence,
+               1 + list_sum([(c.value > edge / {_BINS})::INT FOR edge IN range(1, {_BINS})]) AS bin
+        FROM items c JOIN verdicts v USING (evaluation, item_id) WHERE c.metric = 'confidence'
+    )
+    SELECT evaluation, checkpoint, task, right_by, bin::INT AS bin, (bin - 1) / {_BINS} AS above,
+           bin / {_BINS} AS at_most, count(*) AS n, avg(confidence) AS confidence, avg(value) AS value,
+           {_WILSON.format(sign="-")} AS low, {_WILSON.format(sign="+")} AS high
+    FROM binned GROUP BY ALL"""
 
 _GROWTH = """SELECT r.comparison, r.method, r.budget, s.task, s.metric, s.slice AS ability, max(s.n) AS n,
            count(*) AS seeds, avg(s.value) AS value, min(s.value) AS lowest, max(s.value) AS highest,
@@ -135,6 +155,27 @@ EVAL_VIEWS: Mapping[str, View] = {
         """SELECT checkpoint, task, metric, "by", slice, n, value, low, high FROM slices
            WHERE n >= 10 ORDER BY ALL""",
     ),
+    "reliability": View(
+        "One row per evaluation and bin of confidence, where items are right or wrong: does confidence say how often?",
+        _RELIABILITY,
+        {
+            "evaluation": "key of the evaluation",
+            "checkpoint": "key of the checkpoint",
+            "task": "name of the task",
+            "right_by": "name of the per-item value that says right or wrong",
+            "bin": "1 to 10; a bin without items has no row",
+            "above": "confidence is above this (the first bin holds 0 too)",
+            "at_most": "and at most this",
+            "n": "items, repeats averaged: below 10 a bin says next to nothing",
+            "confidence": "mean confidence",
+            "value": "share right",
+            "low": "lower end of its 95 % interval (Wilson), of items drawn one by one",
+            "high": "upper end",
+        },
+        "How often is a model right when it says that it is sure?",
+        """SELECT checkpoint, task, above, at_most, n, confidence, value, low, high
+           FROM reliability ORDER BY checkpoint, task, bin""",
+    ),
     "repeats": View(
         "One row per evaluation and metric whose items were asked several times: how far the outcomes agree.",
         _REPEATS,
@@ -153,11 +194,11 @@ EVAL_VIEWS: Mapping[str, View] = {
         "SELECT checkpoint, task, metric, n, repeats, changed, spread, deviation FROM repeats ORDER BY changed DESC",
     ),
     "contaminated_items": View(
-        "One row per test item that shares an n-gram with a row that may be chosen, and the row that shares most.",
+        "One row per test item that shares an n-gram with a row that may be trained on, and the row that shares most.",
         parquet("artifacts/contamination/*/contaminated.parquet"),
         {
             "contamination": "key of the check",
-            "pool": "key of the pool version whose candidates were checked",
+            "pool": "key of the pool version whose candidates, or of the later stage whose rows, were checked",
             "test": "key of the test set",
             "set": "its name in the run",
             "item": "row of the test set",
@@ -201,14 +242,14 @@ EVAL_VIEWS: Mapping[str, View] = {
             "p_from": "mcnemar (exact: one run against one, right or wrong) or bootstrap (the draws of the interval)",
             "p_holm": "p corrected (Holm) for all methods, budgets, tasks; first metrics together, others by name",
             "verdict": "better, worse, or no difference shown, with the detectable effect or what seeds alone allow",
-            "value_clean": "value without the test items that a candidate row gives away; null where none is left",
+            "value_clean": "value without the test items that are given away; null where none is left",
             "low_clean": "lower end of its 95 % interval",
             "high_clean": "upper end",
             "n_clean": "items that are left",
             "difference_clean": "difference without those items",
             "difference_low_clean": "lower end of its 95 % interval",
             "difference_high_clean": "upper end",
-            "contaminated": "items of the test set that a candidate row gives away, see `contaminated_items`",
+            "contaminated": "items of the test set that candidates or later stages give away: `contaminated_items`",
             "contaminated_chosen": "items that a chosen row gives away, mean over seeds",
             "selections": "keys of the selections, one per seed, JSON",
             "evaluations": "keys of the evaluations, one per seed, JSON",

@@ -89,17 +89,23 @@ class Columns:
         return max(self.layouts, key=lambda layout: layout.filled(row) / len(layout.required))
 
 
-def known_formats() -> str:
+def formats(unanswered: bool = False) -> tuple["Format", ...]:
+    """The known formats; `unanswered` rows may lack the reply."""
+    return (*FORMATS, *PROMPTS) if unanswered else FORMATS
+
+
+def known_formats(unanswered: bool = False) -> str:
     """One line per format with its required columns, for error messages."""
-    lines = (f"  {f.name}: " + " and ".join("/".join(names) for names in f.required.values()) for f in FORMATS)
+    known = formats(unanswered)
+    lines = (f"  {f.name}: " + " and ".join("/".join(names) for names in f.required.values()) for f in known)
     return "Known formats and the columns they need:\n" + "\n".join(lines)
 
 
 @lru_cache(maxsize=1024)
-def recognise(columns: tuple[str, ...]) -> Columns:
+def recognise(columns: tuple[str, ...], unanswered: bool = False) -> Columns:
     """What the columns of a row or file mean. `layouts` is empty where no known format fits."""
     folded = _fold(columns)
-    layouts = tuple(layout for known in FORMATS if (layout := _layout(known, columns, folded)))
+    layouts = tuple(layout for known in formats(unanswered) if (layout := _layout(known, columns, folded)))
     return Columns(layouts, _first(folded, SOURCE_COLUMNS) or "", folded.get("id", ""), folded.get("meta", ""))
 
 
@@ -123,11 +129,11 @@ def _first(folded: Mapping[str, str], names: Sequence[str]) -> str | None:
 class Interpreter:
     """Turns the rows of one file into examples. `label` is the source of rows that name none themselves.
 
-    `notes` gathers, once each, what was left out of rows that were kept.
+    With `unanswered` rows may hold a prompt alone. `notes` gathers, once each, what was left out of kept rows.
     """
 
-    def __init__(self, label: str) -> None:
-        self._label = label
+    def __init__(self, label: str, unanswered: bool = False) -> None:
+        self._label, self._unanswered = label, unanswered
         self.notes: dict[str, None] = {}
         self._names: tuple[str, ...] = ()
         self._columns = recognise(())
@@ -161,7 +167,7 @@ class Interpreter:
     def _columns_of(self, row: Mapping[str, Any]) -> Columns:
         names = tuple(row)
         if names != self._names:
-            self._names, self._columns = names, recognise(names)
+            self._names, self._columns = names, recognise(names, self._unanswered)
         return self._columns
 
     def _note(self, text: str) -> None:
@@ -308,10 +314,19 @@ def _from_pair(filled: Filled, note: Note) -> list[Message]:
         return _system(filled) + _side(asked, "user", note) + _side(reply, "assistant", note)
     if isinstance(reply, list) and reply:
         reply = reply[0]  # of several right answers the first
-    instruction, given = _text(asked, "the prompt"), _given(filled)
+    return [*_asked(filled), Message("assistant", _text(reply, "the reply"))]
+
+
+def _from_prompt(filled: Filled, note: Note) -> list[Message]:
+    asked = filled["instruction"]
+    return _system(filled) + _side(asked, "user", note) if _is_turns(asked) else _asked(filled)
+
+
+def _asked(filled: Filled) -> list[Message]:
+    """All turns before the reply."""
+    instruction, given = _text(filled["instruction"], "the prompt"), _given(filled)
     question = f"{instruction}\n\n{given}" if instruction and given else instruction or given
-    answer = Message("assistant", _text(reply, "the reply"))
-    return [*_system(filled), *_history(filled), Message("user", question), answer]
+    return [*_system(filled), *_history(filled), Message("user", question)]
 
 
 def _given(filled: Filled) -> str:
@@ -351,6 +366,21 @@ FORMATS: tuple[Format, ...] = (
         },
         {"input": ("context",), "system": SYSTEM_COLUMNS, "history": ("history",)},
         _from_pair,
+    ),
+)
+# of test sets alone: whatever else a file holds, a question without a reply would train nothing
+PROMPTS: tuple[Format, ...] = (
+    Format(
+        "instruction",
+        {"instruction": ("instruction",)},
+        {"input": ("input", "context"), "system": SYSTEM_COLUMNS, "history": ("history",)},
+        _from_prompt,
+    ),
+    Format(
+        "prompt",
+        {"instruction": ("prompt", "question", "query", "input")},
+        {"input": ("context",), "system": SYSTEM_COLUMNS, "history": ("history",)},
+        _from_prompt,
     ),
 )
 

@@ -1,27 +1,32 @@
 """Lineage: from a result back to everything that it was made from, read from the manifests alone.
 
 The leaf strings of a manifest's `inputs` are keys of artifacts, of signal specs, or content hashes of source files; the
-parameters of a signal's spec may name artifacts too (a checkpoint that measured it). The view `lineage` says the same.
+parameters of a signal's spec may name artifacts too (a checkpoint that measured it). A checkpoint's key knows the rows
+that were read alone: the manifest notes whose they were, and every other selection of the same rows stands behind it
+too. The view `lineage` says the same.
 """
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
 from warehouse.errors import InputError
-from warehouse.store import load_artifact
+from warehouse.store import ROWS_FROM, TRAINED_ON, load_artifact
 
 KEY = re.compile(r"[0-9a-f]{32}|[0-9a-f]{64}")
 SHORT = 12
 SIGNAL, SOURCE, GONE = "signal", "source", "gone"
 READERS = ("ingest", "shard")  # the stages whose inputs may be the content of source files
+CHOSEN = ("select", "mixture", "blend", "pairs")  # the stages whose artifacts training runs read
 PIECES = ("shard", SOURCE)
 MOST_PIECES = 3  # of one node that a tree shows
+NO_DATA = f'{{{{"{TRAINED_ON}": null}}}}'  # its braces are doubled: the view is a format string
 
 # shortest paths by breadth: a pair once found is not found again, so that shared ancestors cost nothing twice
 VIEW = f"""
@@ -30,12 +35,21 @@ WITH RECURSIVE specs AS (
     FROM read_json('{{home}}/signals/*/spec.json', columns = {{{{name: 'VARCHAR', params: 'JSON'}}}},
                    filename = true, hive_partitioning = false)
     WHERE name IS NOT NULL
+), chosen AS (
+    SELECT key, facts->>'{TRAINED_ON}' AS data FROM artifacts WHERE stage IN {CHOSEN}
 ), made AS (
-    SELECT key, stage, inputs FROM artifacts UNION ALL SELECT key, '{SIGNAL}', params FROM specs
+    SELECT key, stage, CASE
+        WHEN (facts->'{ROWS_FROM}') IS NULL THEN inputs
+        WHEN (inputs->>'{TRAINED_ON}') IN (SELECT data FROM chosen) THEN json_merge_patch(inputs, '{NO_DATA}'::JSON)
+        ELSE json_merge_patch(inputs, json_object('{TRAINED_ON}', facts->'{ROWS_FROM}')) END AS inputs
+    FROM artifacts UNION ALL SELECT key, '{SIGNAL}', params FROM specs
 ), leaves AS (
     SELECT m.key, m.stage, l.atom->>'$' AS ancestor,
            regexp_replace(regexp_replace(l.fullkey, '\\[(\\d+)\\]', '.\\1', 'g'), '^\\$\\.|"', '', 'g') AS role
     FROM made m, json_tree(m.inputs) l WHERE l.type = 'VARCHAR'
+    UNION ALL
+    SELECT t.key, t.stage, c.key, '{TRAINED_ON}' FROM artifacts t JOIN chosen c ON c.data = (t.inputs->>'{TRAINED_ON}')
+    WHERE (t.facts->'{ROWS_FROM}') IS NOT NULL
 ), edges AS (
     SELECT l.key, l.stage, l.ancestor, l.role, coalesce(a.stage, CASE
                WHEN s.key IS NOT NULL OR starts_with(l.role, 'signals.') THEN '{SIGNAL}'
@@ -88,6 +102,12 @@ def leaves(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield from leaves(part, f"{path}.{name}" if path else str(name))
 
 
+def inputs_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What an artifact was made from, role to key; of a training run the artifact whose rows were read."""
+    rows_from = manifest["facts"].get(ROWS_FROM)
+    return dict(manifest["inputs"]) | ({TRAINED_ON: rows_from} if rows_from else {})
+
+
 def keys(home: Path) -> dict[str, str]:
     """The stage of every artifact and signal of `home` by its key; nothing is opened."""
     signals = {spec.parent.name: SIGNAL for spec in (home / "signals").glob("*/spec.json")}
@@ -106,16 +126,22 @@ def find(home: Path, text: str) -> str:
     raise InputError(f"{len(found)} keys begin with {text!r}: {shown}; give more of it")
 
 
-def ancestry(home: Path, roots: Iterable[str]) -> dict[str, Node]:
-    """The nodes of `roots` and of all they were made from, every one after its inputs."""
+def ancestry(home: Path, roots: Iterable[str], *, alike: bool = False) -> dict[str, Node]:
+    """The nodes of `roots` and of all they were made from, every one after its inputs.
+
+    Several selections may have chosen the rows that a checkpoint was trained on. It was made from all of them with
+    `alike`, else from those in `roots`; where there is none of these, from the one that it was trained for, and where
+    that is gone from one of the others.
+    """
     stages = keys(home)
     found: dict[str, Node] = {}
     roots = list(dict.fromkeys(roots))
+    chosen = _Chosen(home, stages, stages if alike else roots)
     waiting = [(root, "", GONE) for root in roots]
     while waiting:
         key, role, parent = waiting.pop()
         if key not in found:
-            found[key] = _node(home, key, stages, role, parent)
+            found[key] = _node(home, key, stages, role, parent, chosen)
             waiting += [(each, name, found[key].stage) for name, each in found[key].inputs]
     order = inputs_first(roots, {key: [each for _, each in node.inputs] for key, node in found.items()})
     return {key: found[key] for key in order}
@@ -136,7 +162,28 @@ def inputs_first(roots: Iterable[str], inputs: Mapping[str, Sequence[str]]) -> l
     return list(order)
 
 
-def _node(home: Path, key: str, stages: Mapping[str, str], role: str, parent: str) -> Node:
+class _Chosen:
+    """The artifacts of a home that training runs read, by the key of their rows; read when first asked for."""
+
+    def __init__(self, home: Path, stages: Mapping[str, str], wanted: Iterable[str]) -> None:
+        self._home, self._stages, self._wanted = home, stages, frozenset(wanted)
+
+    def of(self, rows: str, noted: str) -> list[str]:
+        """Those of `rows` that are wanted, else the one that is `noted`, else, where that is gone, some other."""
+        found = self._by_rows.get(rows, [])
+        return [key for key in found if key in self._wanted] or ([noted] if noted in found or not found else found[:1])
+
+    @cached_property
+    def _by_rows(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for key in sorted(key for key, stage in self._stages.items() if stage in CHOSEN):
+            artifact = load_artifact(self._home / "artifacts" / self._stages[key] / key)
+            if artifact is not None and (rows := artifact.manifest["facts"].get(TRAINED_ON)):
+                found.setdefault(rows, []).append(key)
+        return found
+
+
+def _node(home: Path, key: str, stages: Mapping[str, str], role: str, parent: str, chosen: _Chosen) -> Node:
     stage = stages.get(key)
     if stage == SIGNAL:
         return _signal(home / "signals" / key, stages)
@@ -145,8 +192,12 @@ def _node(home: Path, key: str, stages: Mapping[str, str], role: str, parent: st
         kind = SIGNAL if role.startswith("signals.") else SOURCE if parent in READERS else GONE
         return Node(key, kind)
     known = ("params", "model", "seed", "facts", "created", "seconds")
-    inputs = tuple((name, text) for name, text in leaves(artifact.manifest["inputs"]) if KEY.fullmatch(text))
-    return Node(key, artifact.stage, **{name: artifact.manifest[name] for name in known}, inputs=inputs)
+    made_from = inputs_of(artifact.manifest)
+    inputs = [(name, text) for name, text in leaves(made_from) if KEY.fullmatch(text)]
+    if ROWS_FROM in artifact.manifest["facts"]:
+        of_rows = chosen.of(artifact.manifest["inputs"][TRAINED_ON], made_from[TRAINED_ON])
+        inputs = [*((TRAINED_ON, each) for each in of_rows), *(each for each in inputs if each[0] != TRAINED_ON)]
+    return Node(key, artifact.stage, **{name: artifact.manifest[name] for name in known}, inputs=tuple(inputs))
 
 
 def _signal(folder: Path, stages: Mapping[str, str]) -> Node:

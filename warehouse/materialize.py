@@ -13,20 +13,24 @@ import duckdb
 from warehouse import named
 from warehouse.ask import Connection, connect
 from warehouse.errors import InputError
+from warehouse.lineage import ancestry
 from warehouse.views import VIEWS
 
 MEMORY = "2GB"
 SUFFIX = ".duckdb"
 
 # What is kept: keys of pools, and of all that was made from them or that they were made from. Each step sees those
-# before it; the sets that selections and evaluations were asked with (targets, tests) come along.
-KEPT = """
+# before it; the sets that selections and evaluations were asked with (targets, tests) come along. Selections of other
+# pools do not, where they chose the same rows.
+MADE = """
 CREATE TEMP TABLE chosen AS SELECT unnest($1::VARCHAR[]) AS key;
 CREATE TEMP TABLE choices AS
     SELECT selection AS key FROM selections WHERE pool IN (FROM chosen) UNION
     SELECT mixture FROM mixtures WHERE pool IN (FROM chosen);
 CREATE TEMP TABLE advised AS SELECT DISTINCT advice AS key FROM advice WHERE pool IN (FROM chosen);
-CREATE TEMP TABLE tuned AS SELECT checkpoint AS key FROM checkpoints WHERE data IN (FROM choices);
+CREATE TEMP TABLE tuned AS SELECT checkpoint AS key FROM checkpoints WHERE data IN (
+    SELECT data FROM selections WHERE selection IN (FROM choices) UNION
+    SELECT data FROM mixtures WHERE mixture IN (FROM choices));
 CREATE TEMP TABLE raced AS
     SELECT DISTINCT comparison AS key FROM results, unnest(from_json(selections, '["VARCHAR"]')) s(key)
     WHERE s.key IN (FROM choices);
@@ -36,8 +40,10 @@ CREATE TEMP TABLE assessed AS
 CREATE TEMP TABLE made AS
     FROM chosen UNION FROM choices UNION FROM tuned UNION FROM raced UNION FROM assessed UNION
     FROM advised UNION SELECT cleaning FROM filters WHERE pool IN (FROM chosen);
+"""
+KEPT = """
 CREATE TEMP TABLE kept AS
-    FROM made UNION SELECT ancestor FROM lineage WHERE key IN (FROM made) UNION
+    SELECT unnest($1::VARCHAR[]) AS key UNION
     SELECT key FROM artifacts WHERE stage = 'describe' AND inputs->>'pool' IN (FROM chosen);
 CREATE TEMP TABLE pooled AS SELECT pool AS key FROM pools WHERE pool IN (FROM kept);
 CREATE TEMP TABLE synthesized AS SELECT DISTINCT generation AS key FROM generations
@@ -67,6 +73,7 @@ KEEP: Mapping[str, str] = {
     "evaluations": "evaluation IN (FROM assessed)",
     "eval_items": "evaluation IN (FROM assessed)",
     "slices": "evaluation IN (FROM assessed)",
+    "reliability": "evaluation IN (FROM assessed)",
     "repeats": "evaluation IN (FROM assessed)",
     "contaminated_items": "pool IN (FROM chosen)",
     "results": "comparison IN (FROM raced)",
@@ -105,7 +112,7 @@ def materialize(
             connection.execute(f"SET memory_limit = '{MEMORY}'; SET preserve_insertion_order = false")
             connection.execute(f"SET temp_directory = '{_quoted(draft)}.tmp'")
             connection.execute(f"ATTACH '{_quoted(draft)}' AS copied (READ_WRITE)")
-            _note_kept(connection, keys)
+            _note_kept(connection, home, keys)
             rows = {}
             for table in VIEWS:
                 rows[table] = _copy(connection, home, table)
@@ -131,8 +138,14 @@ def _check(home: Path, out: Path, force: bool) -> None:
         raise InputError(f"{out} is there already; --force replaces it")
 
 
-def _note_kept(connection: Connection, keys: Sequence[str]) -> None:
-    first, *others = duckdb.extract_statements(KEPT)
+def _note_kept(connection: Connection, home: Path, keys: Sequence[str]) -> None:
+    _note(connection, MADE, keys)
+    made = [key for (key,) in connection.execute("FROM made").fetchall()]
+    _note(connection, KEPT, [*ancestry(home, made)])
+
+
+def _note(connection: Connection, script: str, keys: Sequence[str]) -> None:
+    first, *others = duckdb.extract_statements(script)
     connection.execute(first, [list(keys)])
     for statement in others:
         connection.execute(statement)

@@ -12,7 +12,7 @@ SHORT = 12
 MOST_NAMED = 8  # in an error message
 POOLS = "SELECT pool, name, version, n, rows_in, rejected, made FROM pools ORDER BY name, version"
 LAST_CHOICE = """SELECT selection FROM selections JOIN stages ON key = selection
-    WHERE method = ? AND budget = ? AND seed = ? ORDER BY run DESC LIMIT 1"""
+    WHERE method = ? AND budget = ? AND seed = ? ORDER BY run DESC, selection LIMIT 1"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 Shards of rows are fingerprinted anywhere, in any order; then one process goes through all of them. It holds one column
 of keys at a time and about 100 bytes for each row that shares a key with another; the sets it compares come from the
-files. The answer is a function of the rows and their order alone.
+files. The answer is a function of the rows and their order alone; that for the first rows does not change with those
+that follow, so a pool that grew goes on from it.
 """
 
 import json
@@ -29,7 +30,9 @@ COMPARED = 1024
 CACHE = 2**24  # shingles: 64 MiB of earlier rows' sets
 BLOCK = 2**22  # shingles: 16 MiB of consecutive rows' sets
 MOST_ROWS = 2**31 - 1
+SPARSE_BITS, MOST_BITS = 7, 24  # of a table of keys: 128 places a key, 16 MiB at most
 NOTE = "fingerprints.json"
+ANSWER, ARRAYS = "answer.json", ("rows", "witnesses", "similarities", "limited")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +65,41 @@ class Fingerprints:
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicates:
-    """The k rows to drop.
+    """The k rows to drop of the first `n`.
 
     rows          (k,) int64 ascending
     witnesses     (k,) int64: an earlier row that stays and is at least `threshold` similar
     similarities  (k,) exact Jaccard similarity of the two sets of shingles
-    limited       rows that stay after they were compared with the most rows allowed, though there were more
-    compared      rows that share a key with another; no other is looked at
+    limited       (l,) rows that stay after they were compared with the most rows allowed, though there were more
     """
 
+    n: int
     rows: NDArray[np.int64]
     witnesses: NDArray[np.int64]
     similarities: NDArray[np.float64]
-    limited: int
-    compared: int
+    limited: NDArray[np.int64]
+
+    def first(self, n: int) -> "NearDuplicates":
+        """The answer for the first `n` rows alone."""
+        k = int(np.searchsorted(self.rows, n))
+        return NearDuplicates(
+            n, self.rows[:k], self.witnesses[:k], self.similarities[:k], self.limited[self.limited < n]
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write an array a file, and `answer.json`."""
+        for name in ARRAYS:
+            np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
+        (folder / ANSWER).write_text(json.dumps({"n": self.n}))
+
+    @classmethod
+    def load(cls, folder: Path) -> "NearDuplicates":
+        """What `save` wrote."""
+        arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in ARRAYS}
+        return cls(**arrays, **json.loads((folder / ANSWER).read_text()))
+
+
+NONE = NearDuplicates(0, np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.int64))
 
 
 def fingerprint(
@@ -106,6 +130,7 @@ def near_duplicates(
     alive: NDArray[np.bool_] | None = None,
     threshold: float = 0.8,
     *,
+    earlier: NearDuplicates | None = None,
     compared: int = COMPARED,
     cache: int = CACHE,
 ) -> NearDuplicates:
@@ -114,20 +139,26 @@ def near_duplicates(
     `shards` are folders of saved fingerprints, in row order; rows not `alive` (n,) neither drop nor are dropped.
     A row is compared with the nearest earlier row that stays of its first band, its second and so on, then with the
     next nearest of each, until one is near enough (its witness) or `compared` were looked at. Two rows that stay and
-    share a key are therefore never near-duplicates unless the later one is counted in `limited`. `cache` is how many
-    shingles of earlier rows are held. Raises `InputError` where the shards do not fit each other or `threshold`.
+    share a key are therefore never near-duplicates unless the later one is in `limited`. `cache` is how many
+    shingles of earlier rows are held. `earlier` is the answer for the first rows (the same shards, `alive` and other
+    arguments): only those after them are decided. Raises `InputError` where the shards do not fit each other or
+    `threshold`.
     """
+    earlier = earlier or NONE
     pool = _Pool(tuple(_shard(folder) for folder in shards))
     _check(pool, alive, threshold)
-    if not pool.n:
-        none = np.zeros(0, np.int64)
-        return NearDuplicates(none, none, np.zeros(0), 0, 0)
-    rows = _sharing(pool, alive)
-    found = _decide(pool, rows, threshold, compared, cache)
+    if pool.n == earlier.n:
+        return earlier
+    rows = _meeting(pool, alive, earlier) if earlier.n else _sharing(pool, alive)
+    found = _decide(pool, rows, int(np.searchsorted(rows, earlier.n)), threshold, compared, cache)
     dropped = np.flatnonzero(~found.kept)
-    witnesses = rows[found.witnesses[dropped]]
-    similarities = found.similarities[dropped]
-    return NearDuplicates(rows[dropped], witnesses, similarities, int(found.limited.sum()), len(rows))
+    return NearDuplicates(
+        pool.n,
+        np.concatenate([earlier.rows, rows[dropped]]),
+        np.concatenate([earlier.witnesses, rows[found.witnesses[dropped]]]),
+        np.concatenate([earlier.similarities, found.similarities[dropped]]),
+        np.concatenate([earlier.limited, rows[found.limited]]),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +230,8 @@ class _Pool:
         bounds = np.searchsorted(rows, self.first_rows)
         for i, shard in enumerate(self.shards):
             part = slice(int(bounds[i]), int(bounds[i + 1]))
+            if part.start == part.stop:
+                continue
             offsets, own = shard.offsets(), rows[part] - self.first_rows[i]
             starts[part] = offsets[own] + self.first_shingles[i]
             sizes[part] = offsets[own + 1] - offsets[own]
@@ -239,6 +272,27 @@ def _sharing(pool: _Pool, alive: NDArray[np.bool_] | None) -> NDArray[np.int64]:
     return np.flatnonzero(shares) if living is None else living[shares]
 
 
+def _meeting(pool: _Pool, alive: NDArray[np.bool_] | None, earlier: NearDuplicates) -> NDArray[np.int64]:
+    """The alive rows after those of `earlier`, and the rows of `earlier` that stay and share a key with one of them."""
+    there = np.ones(pool.n, np.bool_) if alive is None else alive.copy()
+    there[earlier.rows] = False
+    standing, new = np.flatnonzero(there[: earlier.n]), earlier.n + np.flatnonzero(there[earlier.n :])
+    met = np.zeros(len(standing), np.bool_)
+    for band in range(pool.shards[0].layout.bands):
+        keys = pool.keys(band, None)
+        met[_among(keys[standing], keys[new])] = True
+    return np.concatenate([standing[met], new])
+
+
+def _among(keys: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The places in `keys` of values that `wanted` holds. Keys are even, so their last bits rule out nearly all."""
+    last = np.uint64((1 << min(len(wanted).bit_length() + SPARSE_BITS, MOST_BITS)) - 1)
+    table = np.zeros(int(last) + 1, np.bool_)
+    table[wanted & last] = True
+    likely = np.flatnonzero(table[keys & last])
+    return likely[np.isin(keys[likely], wanted)]
+
+
 @dataclass(frozen=True, slots=True)
 class _Decisions:
     """For each of the m entries: whether it stays, else its witness (an entry) and their similarity; `limited`, whether
@@ -250,25 +304,31 @@ class _Decisions:
     limited: NDArray[np.bool_]
 
 
-def _decide(pool: _Pool, rows: NDArray[np.int64], threshold: float, compared: int, cache: int) -> _Decisions:
-    """The pass in row order over the m rows that share keys, here called entries 0 to m - 1."""
+def _decide(
+    pool: _Pool, rows: NDArray[np.int64], settled: int, threshold: float, compared: int, cache: int
+) -> _Decisions:
+    """The pass in row order over the m rows that share keys, here called entries 0 to m - 1.
+
+    The first `settled` entries stay.
+    """
     m = len(rows)
     starts, sizes = pool.places(rows)
     links, met, earlier = _links(pool, rows), np.full(m, -1, np.int32), _Earlier(m, cache)
-    out = _Decisions(np.ones(m, np.bool_), np.full(m, -1, np.int32), np.zeros(m), np.zeros(m, np.bool_))
+    kept, limited = np.ones(m, np.bool_), np.zeros(m, np.bool_)
+    witnesses, similarities = np.full(m, -1, np.int32), np.zeros(m)
     with _Files(pool) as files:
-        for first, stop in _blocks(pool, starts):
+        for first, stop in _blocks(pool, starts, settled):
             block = np.empty(starts[stop - 1] + sizes[stop - 1] - starts[first], np.uint32)
             files.read(int(starts[first]), block)
             at = first
             while at < stop:
                 at, missing = search(
-                    first, at, stop, starts, sizes, block, earlier.shingles, earlier.places, links, out.kept, met,
-                    threshold, compared, out.witnesses, out.similarities, out.limited,
+                    first, at, stop, starts, sizes, block, earlier.shingles, earlier.places, links, kept, met,
+                    threshold, compared, witnesses, similarities, limited,
                 )  # fmt: skip
                 if missing >= 0:
                     files.read(int(starts[missing]), earlier.room(missing, int(sizes[missing])))
-    return out
+    return _Decisions(kept, witnesses, similarities, limited)
 
 
 def _links(pool: _Pool, rows: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -283,9 +343,9 @@ def _links(pool: _Pool, rows: NDArray[np.int64]) -> NDArray[np.int32]:
     return links
 
 
-def _blocks(pool: _Pool, starts: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Consecutive entries that lie in one shard and within `BLOCK` shingles of the first."""
-    bounds = np.searchsorted(starts, pool.first_shingles)
+def _blocks(pool: _Pool, starts: NDArray[np.int64], settled: int) -> Iterator[tuple[int, int]]:
+    """Consecutive entries from `settled` on that lie in one shard and within `BLOCK` shingles of the first."""
+    bounds = np.maximum(np.searchsorted(starts, pool.first_shingles), settled)
     for first, end in pairwise(bounds.tolist()):
         while first < end:
             stop = max(first + 1, min(int(np.searchsorted(starts, starts[first] + BLOCK)), end))

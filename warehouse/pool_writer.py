@@ -45,13 +45,17 @@ class Prepared:
     chars: int
 
 
-def prepare(example: Example) -> Prepared | Refused:
-    """The laws that every kept row obeys, whatever it came from; the first one broken is the reason."""
-    return _flaw(example) or _fit(example, dumps(dict(example.meta)))
+def prepare(example: Example, unanswered: bool = False) -> Prepared | Refused:
+    """The laws that every kept row obeys, whatever it came from; the first one broken is the reason.
+
+    With `unanswered` a row needs no reply that ends with what a user asks.
+    """
+    return _flaw(example, unanswered) or _fit(example, dumps(dict(example.meta)))
 
 
-def _flaw(example: Example) -> Refused | None:
-    asked = replied = False
+def _flaw(example: Example, unanswered: bool) -> Refused | None:
+    asked = False
+    replied = unanswered and bool(example.messages) and example.messages[-1].role == "user"
     for message in example.messages:
         if message.role == "user":
             asked = asked or not _blank(message.content)

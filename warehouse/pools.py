@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from warehouse.ahead import ahead
 from warehouse.errors import InputError
 from warehouse.formats import known_formats, recognise
 from warehouse.pool_writer import REJECTS_FILE, SAMPLES_FILE, SUMMARY_FILE
@@ -36,6 +37,7 @@ PROBE_ROWS = 100
 NO_END = 2**62
 PART_CHARS = 2**28  # of rows in memory at once where they are asked for in another order than the pool's
 BATCH_ROWS = 2048
+READING = 8  # row groups at once, at most: unpacking text is what reading rows costs
 ROW_DIGITS = 12  # of the first row in a file's name: names sort as rows do
 
 
@@ -53,23 +55,27 @@ class Funnel:
             raise ValueError(f"a funnel leaks: {self.rows_in} in, {self.rows_out} out, dropped {dict(self.dropped)}")
 
 
-def probe(source: Source | str) -> None:
-    """Read the first rows of every part of `source`. Raises `InputError` where there are none or no format fits."""
+def probe(source: Source | str, *, unanswered: bool = False) -> None:
+    """Read the first rows of every part of `source`. Raises `InputError` where there are none or no format fits.
+
+    With `unanswered` rows may lack the reply.
+    """
     source = _located(source)
-    empty = [_probe_part(part) for part in source.parts]
+    empty = [_probe_part(part, unanswered) for part in source.parts]
     if all(empty):
         raise InputError(f"{source.text} is empty: no rows found")
 
 
-def _probe_part(part: Part) -> bool:
+def _probe_part(part: Part, unanswered: bool) -> bool:
     """Whether `part` is empty."""
     head = list(islice(read(part, lambda note: None), PROBE_ROWS))
     rows = [row for _, row in head if isinstance(row, dict)]
-    if not head or any(recognise(tuple(row)).layouts for row in rows):
+    if not head or any(recognise(tuple(row), unanswered).layouts for row in rows):
         return not head
     if rows:
         found = ", ".join(rows[0]) or "none"
-        raise InputError(f"{part.name}: no known format has these columns: {excerpt(found)}.\n{known_formats()}")
+        known = known_formats(unanswered)
+        raise InputError(f"{part.name}: no known format has these columns: {excerpt(found)}.\n{known}")
     place, refused = head[0]
     raise InputError(
         f"{part.name}: none of the first {len(head)} rows can be read; {part.name}{place}: "
@@ -81,8 +87,11 @@ def _located(source: Source | str) -> Source:
     return locate(source) if isinstance(source, str) else source
 
 
-def check_sources(sources: Sequence[Source]) -> None:
-    """Raise `InputError` where a source is missing, empty or of no known format, or where two name the same rows."""
+def check_sources(sources: Sequence[Source], *, unanswered: bool = False) -> None:
+    """Raise `InputError` where a source is missing, empty or of no known format, or where two name the same rows.
+
+    With `unanswered` rows may lack the reply.
+    """
     if not sources:
         raise InputError("no source of rows was given; name a file, a folder or a hub data set")
     seen: dict[Any, list[range]] = {}
@@ -92,7 +101,7 @@ def check_sources(sources: Sequence[Source]) -> None:
             if any(_meet(window, other) for other in seen.get(place, [])):
                 raise InputError(f"{source.text} holds {part.name}, which another source names already")
             seen.setdefault(place, []).append(window)
-        probe(source)
+        probe(source, unanswered=unanswered)
 
 
 def _place(part: Part) -> Any:
@@ -260,9 +269,13 @@ class PoolReader:
         """(their row numbers, a table of `columns`) of ascending `rows`, a row group at a time."""
         wanted = self._checked(rows)
         group_of = np.searchsorted(self._starts, wanted, side="right") - 1
-        for group in np.unique(group_of):
-            inside = wanted[group_of == group]
-            yield inside, self._table(int(group), columns).take(inside - self._starts[group])
+        groups, firsts = np.unique(group_of, return_index=True)
+        parts = np.split(wanted, firsts[1:])
+
+        def of_group(group: int, inside: NDArray[np.int64]) -> tuple[NDArray[np.int64], pa.Table]:
+            return inside, self._table(group, columns).take(inside - self._starts[group])
+
+        yield from ahead(of_group, zip(groups.tolist(), parts, strict=False), min(os.cpu_count() or 1, READING))
 
     def in_order(self, rows: NDArray[np.int64], columns: Sequence[str]) -> Iterator[tuple[int, pa.Table]]:
         """(place of the first, a table of `columns`) of `rows`, any order and each once, in parts of bounded size."""

@@ -8,15 +8,18 @@ any process and any order; a killed import goes on with those that are missing.
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from warehouse.ahead import ahead
 from warehouse.errors import InputError
 from warehouse.formats import Interpreter
 from warehouse.json_rows import holds_lines, line_rows
@@ -28,6 +31,8 @@ from warehouse.sources import File, Part, Source, content, pinned
 
 PIECE_BYTES = 16 * 2**20
 PIECE_ROWS = 16_384
+HASHING = 4  # threads at most: one reads 16 MiB in the time that they hash it
+COUNTED_BYTES = 2**20  # line ends are counted by as much at a time: it stays in a core's cache
 
 Stamps: TypeAlias = Mapping[Path, tuple[int, int]]
 """Size and time of files, taken before their content was read: a piece known by whole files is read from the same."""
@@ -104,14 +109,17 @@ def identity(piece: Piece) -> dict[str, Any]:
             return {"parts": names, "rows": [piece.start, piece.stop]}
 
 
-def write_shard(piece: Piece, out: Path, licence: str | None = None) -> tuple[int, int, dict[str, int]]:
+def write_shard(
+    piece: Piece, out: Path, licence: str | None = None, *, unanswered: bool = False
+) -> tuple[int, int, dict[str, int]]:
     """Read `piece` and write its shard into `out`; rows in, rows kept, and rows rejected by reason.
 
-    `licence` is that of the source. Raises `InputError` where the piece cannot be read.
+    `licence` is that of the source; with `unanswered` rows may end with what a user asks. Raises `InputError` where the
+    piece cannot be read.
     """
     notes: dict[str, None] = {}
     with ShardWriter(out, licence) as writer:
-        for label, location, row in _rows(piece, notes):
+        for label, location, row in _rows(piece, notes, unanswered):
             if isinstance(row, Refused):
                 writer.reject(label, location, row)
             else:
@@ -150,16 +158,54 @@ def _pieces(part: Part) -> Iterator[Piece]:
 def _lines(part: File) -> Iterator[Lines]:
     with opener(part)() as stream:
         offset, line = (0 if part.compression else stream.tell()), 1
-        while text := stream.read(PIECE_BYTES):
-            known, size, lines = hashlib.sha256(text), len(text), text.count(b"\n")
-            kept = [text] if part.compression else []
-            while not text.endswith(b"\n") and (text := stream.readline(PIECE_BYTES)):
-                known.update(text)
-                size, lines = size + len(text), lines + text.count(b"\n")
-                if part.compression and sum(map(len, kept[1:])) <= ROW_LIMIT:  # a longer line is refused anyway
-                    kept.append(text)
-            yield Lines(part, known.hexdigest()[:32], offset, size, line, b"".join(kept) if part.compression else None)
-            offset, line = offset + size, line + lines
+        cut = _cut_lines(stream, keep=part.compression is not None)
+        for piece in ahead(_Look.to_end, cut, min(os.cpu_count() or 1, HASHING)):
+            yield Lines(part, piece.known.hexdigest()[:32], offset, piece.size, line, piece.text)
+            offset, line = offset + piece.size, line + piece.lines
+
+
+@dataclass(slots=True)
+class _Look:
+    """What is known of a piece of JSON lines from the parts of it that were looked at; `kept` are those, if asked."""
+
+    keep: bool
+    known: Any = field(default_factory=hashlib.sha256)
+    size: int = 0
+    lines: int = 0
+    kept: list[bytes] = field(default_factory=list)
+
+    def to_end(self, parts: Iterable[bytes]) -> "_Look":
+        for part in parts:
+            self.known.update(part)
+            self.size, self.lines = self.size + len(part), self.lines + _line_ends(part)
+            if self.keep and sum(map(len, self.kept[1:])) <= ROW_LIMIT:  # a longer line is refused anyway
+                self.kept.append(part)
+        return self
+
+    @property
+    def text(self) -> bytes | None:
+        return b"".join(self.kept) if self.keep else None
+
+
+def _cut_lines(stream: BinaryIO, *, keep: bool) -> Iterator[tuple[_Look, list[bytes]]]:
+    """The pieces of `stream`, each with its parts that are still to be looked at: 16 MiB, then the rest of a line.
+
+    Of a line longer than a piece no more than two parts are held: the others are looked at here.
+    """
+    while text := stream.read(PIECE_BYTES):
+        look, parts = _Look(keep), [text]
+        while not text.endswith(b"\n") and (text := stream.readline(PIECE_BYTES)):
+            if len(parts) == 2:
+                look.to_end(parts)
+                parts = []
+            parts.append(text)
+        yield look, parts
+
+
+def _line_ends(text: bytes) -> int:
+    held = np.frombuffer(text, np.uint8)
+    blocks = (held[at : at + COUNTED_BYTES] for at in range(0, len(held), COUNTED_BYTES))
+    return sum(int(np.count_nonzero(block == ord("\n"))) for block in blocks)
 
 
 def _groups(part: File) -> Iterator[Groups]:
@@ -174,18 +220,18 @@ def _groups(part: File) -> Iterator[Groups]:
             first, row, rows, size = index + 1, row + rows, 0, 0
 
 
-def _rows(piece: Piece, notes: dict[str, None]) -> Iterator[Read]:
+def _rows(piece: Piece, notes: dict[str, None], unanswered: bool) -> Iterator[Read]:
     match piece:
         case Lines():
             with _text(piece) as stream:
-                yield from _interpreted(piece.part, line_rows(stream, piece.line), notes)
+                yield from _interpreted(piece.part, line_rows(stream, piece.line), notes, unanswered)
             _check_unchanged(piece)
         case Groups():
             groups = range(piece.first, piece.stop)
             read_rows = read_groups(piece.part, groups, piece.row, _noting(piece.part, notes))
-            yield from _interpreted(piece.part, read_rows, notes)
+            yield from _interpreted(piece.part, read_rows, notes, unanswered)
         case Window():
-            parts = (_interpreted(part, read(part, _noting(part, notes)), notes) for part in piece.parts)
+            parts = (_interpreted(part, read(part, _noting(part, notes)), notes, unanswered) for part in piece.parts)
             yield from islice(chain.from_iterable(parts), piece.start, piece.stop)
 
 
@@ -231,18 +277,22 @@ class _Part(io.RawIOBase):
         super().close()
 
 
-def _interpreted(part: Part, rows: Iterator[tuple[str, Any]], notes: dict[str, None]) -> Iterator[Read]:
-    interpret = Interpreter(part.label)
+def _interpreted(
+    part: Part, rows: Iterator[tuple[str, Any]], notes: dict[str, None], unanswered: bool
+) -> Iterator[Read]:
+    interpret = Interpreter(part.label, unanswered)
     for place, row in rows:
-        prepared = _prepared(interpret, row)
+        prepared = _prepared(interpret, row, unanswered)
         if interpret.notes:  # seldom, and a window ends before the part does
             notes |= {f"{part.title}: {note}": None for note in interpret.notes}
         yield part.label, part.title + place, prepared
 
 
-def _prepared(interpret: Interpreter, row: dict[str, Any] | Refused) -> tuple[Prepared, str | None] | Refused:
+def _prepared(
+    interpret: Interpreter, row: dict[str, Any] | Refused, unanswered: bool
+) -> tuple[Prepared, str | None] | Refused:
     if isinstance(row, Refused):
         return row
     example = interpret(row)
-    prepared = example if isinstance(example, Refused) else prepare(example)
+    prepared = example if isinstance(example, Refused) else prepare(example, unanswered)
     return prepared if isinstance(prepared, Refused) else (prepared, interpret.identity(row))

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from warehouse import leases
 from warehouse.errors import InputError
-from warehouse.lineage import KEY, SIGNAL, ancestry, inputs_first, keys, leaves
+from warehouse.lineage import KEY, SIGNAL, ancestry, inputs_first, inputs_of, keys, leaves
 from warehouse.records import Spec, canonical, digest
 from warehouse.remote import DamagedError, Remote, blob, is_sha256, os_errors, threads
 from warehouse.runs import RunLog
@@ -173,7 +173,7 @@ class Shared:
     def inputs(self, key: str) -> list[str]:
         """The keys at this place that `key` was made from."""
         card = self.read(self.parcels(key)[0])
-        tree = card["params"] if self.stages[key] == SIGNAL else card["inputs"]
+        tree = card["params"] if self.stages[key] == SIGNAL else inputs_of(card)
         return [text for _, text in leaves(tree) if text in self.stages and text != key]
 
 
@@ -357,6 +357,7 @@ def _is_card(parcel: Parcel, card: Card) -> bool:
         digest(canonical({part: card[part] for part in PARTS})) != parcel.owner
         or parcel.folder != f"artifacts/{card['stage']}/{card['key']}"
         or not {"facts", "created", "seconds"} <= set(card)
+        or not isinstance(card["facts"], dict)
     ):
         return False
     if parcel.kind == "run" and not ("run.parquet" in card["files"] and "keys" in card):

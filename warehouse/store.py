@@ -25,6 +25,8 @@ from warehouse.leases import hold
 from warehouse.records import canonical, digest
 
 MANIFEST = "manifest.json"
+TRAINED_ON = "data"  # of the facts of what can be trained on, and of the inputs of training: the key of its rows
+ROWS_FROM = "rows_from"  # of the facts of a training run: the key of the artifact whose rows they were
 # of an artifact, smallest files first; the rest is checked by size on a hit, by hash in `winnow cache ls --verify`
 HASH_ON_HIT_BYTES = 64 * 2**20
 
@@ -74,6 +76,11 @@ class Artifact:
     def key(self) -> str:
         return str(self.manifest["key"])
 
+    @property
+    def bytes(self) -> int:
+        """Size of all files."""
+        return sum(int(entry["bytes"]) for entry in self.manifest["files"].values())
+
     def faults(self, *, hash_up_to: float = HASH_ON_HIT_BYTES) -> list[str]:
         """What is missing or differs from the manifest; `hash_up_to` bytes are hashed, all other files sized."""
         found = []
@@ -90,6 +97,19 @@ class Draft:
 
     folder: Path
     facts: dict[str, Any] = field(default_factory=dict)
+    _sealed: dict[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict)
+
+    def shares(self, artifact: Artifact) -> None:
+        """Files of the draft that are hard links to those of `artifact` are on the disk and hashed: not so again."""
+        for name, entry in artifact.manifest["files"].items():
+            self._sealed[_inode(artifact.folder / name)] = entry
+
+    def entry(self, path: Path) -> Mapping[str, Any]:
+        """Size and hash of a file of the draft, which is on the disk then."""
+        if (known := self._sealed.get(_inode(path))) is not None:
+            return known
+        _fsync(path)
+        return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +139,14 @@ class Store:
     def folder(self, stage: str, key: str) -> Path:
         return self.home / "artifacts" / stage / key
 
-    def find(self, work: Work) -> Artifact | None:
-        """The finished result of `work`, verified against its manifest; None where it is missing or damaged."""
+    def find(self, work: Work, hash_up_to: float = HASH_ON_HIT_BYTES) -> Artifact | None:
+        """The finished result of `work`, verified against its manifest; None where it is missing or damaged.
+
+        Who looks for many parts of one whole hashes no more of them together than of one artifact.
+        """
         hold(self.home, work.key)  # first: what is found from here on is not pruned while this process lives
         artifact = load_artifact(self.folder(work.stage, work.key))
-        return artifact if artifact is not None and not artifact.faults() else None
+        return artifact if artifact is not None and not artifact.faults(hash_up_to=hash_up_to) else None
 
     @contextlib.contextmanager
     def write(self, work: Work) -> Iterator[Draft]:
@@ -134,7 +157,7 @@ class Store:
         try:
             draft = Draft(folder)
             yield draft
-            _seal(folder, work, draft.facts, time.monotonic() - started)
+            _seal(draft, work, time.monotonic() - started)
             self._publish(folder, self.folder(work.stage, work.key))
         except OSError as error:
             if error.errno == errno.ENOSPC:
@@ -218,20 +241,23 @@ def write_atomically(path: Path, data: bytes) -> None:
     os.replace(draft, path)
 
 
-def _seal(folder: Path, work: Work, facts: Mapping[str, Any], seconds: float) -> None:
-    files = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        _fsync(path)
-        files[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+def _seal(draft: Draft, work: Work, seconds: float) -> None:
+    paths = sorted(path for path in draft.folder.rglob("*") if path.is_file())
+    files = {path.relative_to(draft.folder).as_posix(): draft.entry(path) for path in paths}
     manifest = {
         **work.parts(),
         "key": work.key,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 3),
-        "facts": facts,
+        "facts": draft.facts,
         "files": files,
     }
-    _close(folder, manifest)
+    _close(draft.folder, manifest)
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
 
 
 def _close(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ POOL = _schema(
 SIGNALS = _schema(signal=STRING, spec=STRING, shard=STRING, position=INT, sample_id=STRING, value=FLOAT)
 SELECTION = _schema(
     selection=STRING, pool=STRING, method=STRING, spec=STRING, params=STRING, budget=INT, unit=STRING, seed=INT,
-    rows=INT, direction=STRING, cutoff=FLOAT, diagnostics=STRING,
+    rows=INT, direction=STRING, cutoff=FLOAT, diagnostics=STRING, data=STRING,
 )  # fmt: skip
 SELECTED = _schema(
     selection=STRING, pool=STRING, row=INT, sample_id=STRING, rank=INT, score=FLOAT, weight=FLOAT, reason=STRING,
@@ -43,7 +43,7 @@ SELECTED = _schema(
 )  # fmt: skip
 MIXTURE = _schema(
     mixture=STRING, pool=STRING, source=STRING, share=FLOAT, rows=INT, repeats=INT, available=INT, seed=INT,
-    purpose=STRING,
+    purpose=STRING, data=STRING,
 )  # fmt: skip
 ADVICE = _schema(
     advice=STRING, pool=STRING, advisor=STRING, params=STRING, budget=INT, kind=STRING, name=STRING, value=FLOAT,

@@ -18,3 +18,8 @@ class View:
 def parquet(pattern: str) -> str:
     """The SQL of all rows of the Parquet files that `pattern`, below the home, names."""
     return f"SELECT * FROM read_parquet('{{home}}/{pattern}', union_by_name = true, hive_partitioning = false)"
+
+
+def known_by_rows(pattern: str, key: str) -> str:
+    """As `parquet`, of tables with a column `data`; before there was one, training knew the rows by `key`."""
+    return f"SELECT * REPLACE (coalesce(data, {key}) AS data) {parquet(pattern).removeprefix('SELECT * ')}"

@@ -4,7 +4,7 @@ from warehouse import lineage
 from warehouse.advice_views import ADVICE_VIEWS
 from warehouse.eval_views import EVAL_VIEWS
 from warehouse.synthesis_views import SUPERSEDED, SYNTHESIS_VIEWS
-from warehouse.view import View, parquet
+from warehouse.view import View, known_by_rows, parquet
 
 # The files of a pool are shared with its other versions: its key is the name of their folder, and the number of their
 # first row is in their own name. A query that names a pool opens that pool's files alone.
@@ -181,7 +181,7 @@ VIEWS: dict[str, View] = {
     ),
     "selections": View(
         "One row per selection.",
-        parquet("artifacts/select/*/selection.parquet"),
+        known_by_rows("artifacts/select/*/selection.parquet", "selection"),
         {
             "selection": "key of the selection",
             "pool": "key of the pool version it was made from",
@@ -195,6 +195,7 @@ VIEWS: dict[str, View] = {
             "direction": "what a high score means",
             "cutoff": "score of the last row chosen",
             "diagnostics": "what the method measured about itself, JSON",
+            "data": "key of the rows and weights that training reads of it; other selections may have the same",
         },
         "What was selected, and how?",
         "SELECT method, budget, seed, rows, cutoff FROM selections ORDER BY method, seed",
@@ -242,7 +243,7 @@ VIEWS: dict[str, View] = {
             "base_fingerprint": "content hash of the base model",
             "trainer": "name of the trainer",
             "params": "its parameters, JSON",
-            "data": "key of the selection, mixture, blend or pairs it was trained on; null where it is a merge",
+            "data": "key of the rows it was trained on, as in `selections` and `mixtures`; null where it is a merge",
             "seed": "training seed",
             "rows": "rows trained on, after the row guard",
             "tokens": "tokens processed, all epochs",

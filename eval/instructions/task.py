@@ -25,6 +25,7 @@ class Instructions(Replying):
     max_tokens: int = 1280
 
     name: ClassVar[str] = "instructions"
+    reads: ClassVar[tuple[str, ...]] = ("instruction_id_list", "kwargs")
 
     def problem(self, row: Example) -> str:
         ids, given = row.meta.get("instruction_id_list"), row.meta.get("kwargs")

@@ -15,6 +15,8 @@ from flows.choose import check_clean
 from flows.engine import Engine
 from flows.race import Race
 from flows.recipes import Advise, Recipe
+from flows.report import write_report
+from flows.report.write import NAME
 from flows.run import Listener, begun
 from flows.tune import trainer
 from flows.workers import Workers
@@ -60,8 +62,10 @@ def advise(
     ui: str | None = None,
 ) -> AdviceOutcome:
     """Answer the part `advise` of `recipe` in `home`. An interrupted run keeps its finished pilots and goes on."""
-    with begun(recipe, home, command, listener) as run:
-        return _stages(Race.of(recipe, run, engine, workers), ui)
+    with begun(recipe, home, command, listener, NAME) as run:
+        outcome = _stages(Race.of(recipe, run, engine, workers), ui)
+    engine.call("report", partial(write_report, run.store.home, run.log.run))
+    return outcome
 
 
 def _stages(race: Race, ui: str | None) -> AdviceOutcome:
@@ -83,6 +87,7 @@ def _stages(race: Race, ui: str | None) -> AdviceOutcome:
     return AdviceOutcome(
         run=race.run.log.run,
         home=str(race.run.store.home),
+        report=str(race.run.log.folder / NAME),
         ui=ui,
         key=advice.key,
         advisor=asked.advisor,

@@ -15,6 +15,7 @@ class AdviceOutcome(Outcome):
     """`advice` as docs/advice.md describes it, `files` the training files that come with it."""
 
     name: ClassVar[str] = "advice"
+    report: str
     key: str
     advisor: str
     budget: int | None
@@ -36,6 +37,9 @@ class AdviceOutcome(Outcome):
             *lines,
             *(f"{each['purpose']}, {sum(each['rows'].values()):,} rows: {each['path']}" for each in self.files),
         ]
+
+    def places(self) -> list[str]:
+        return [f"report:      {self.report}"]
 
     def query(self) -> str:
         return f"SELECT kind, name, value, low, high, detail FROM advice WHERE advice = '{self.key}'"

@@ -17,10 +17,11 @@ from selection.mixing import counts_of, in_proportion, largest_remainder
 from warehouse.errors import InputError
 from warehouse.pools import PoolReader
 from warehouse.records import Floats, Rows
-from warehouse.store import Artifact, Draft, Work
+from warehouse.store import TRAINED_ON, Artifact, Draft, Work
 from warehouse.tables import MIXTURE, SELECTED, SELECTED_FILE, write_rows
+from warehouse.trained_rows import key_of_rows
 
-MIXTURE_VERSION = 1
+MIXTURE_VERSION = 2
 MIXTURE_FILE = "mixture.parquet"
 THOUSAND = 1000  # shares are whole thousandths: they can be read, and typed into a recipe
 PATIENCE = 1000  # random mixtures drawn in vain before it is plain that there are no others
@@ -163,17 +164,18 @@ def _write(
     draft: Draft, work: Work, question: Question, stock: Stock, drawn: Drawn, shares: Mapping[str, float]
 ) -> Counts:
     pool = read(question.pool)
+    _write_training_file(draft, work.key, question.pool.key, pool, drawn)
+    draft.facts[TRAINED_ON] = key_of_rows(draft.folder / SELECTED_FILE)
     counts, repeats = (
         np.bincount(group, minlength=len(stock.names)) for group in (drawn.source_of, drawn.source_of[drawn.again])
     )
     parts = [
         {"mixture": work.key, "pool": question.pool.key, "source": name, "share": shares[name], "rows": int(counts[at]),
          "repeats": int(repeats[at]), "available": len(stock.rows[at]), "seed": work.seed,
-         "purpose": work.params["purpose"]}
+         "purpose": work.params["purpose"], "data": draft.facts[TRAINED_ON]}
         for at, name in enumerate(stock.names) if counts[at]
     ]  # fmt: skip
     write_rows(draft.folder / MIXTURE_FILE, MIXTURE, parts)
-    _write_training_file(draft, work.key, question.pool.key, pool, drawn)
     draft.facts["repeat"] = int(drawn.again.sum())
     distinct, available = len(drawn.rows) - draft.facts["repeat"], int(stock.available.sum())
     left = {"not drawn": available - distinct, "not candidates": pool.n - available}

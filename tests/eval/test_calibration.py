@@ -24,7 +24,9 @@ def test_calibration_error_by_hand() -> None:
 def test_bins_hold_their_upper_edge() -> None:
     table = cal.reliability(np.ones(5), np.array([0.0, 0.1, 0.1 + 1e-9, 0.3, 1.0]))
     assert [b.n for b in table] == [2, 1, 1, 0, 0, 0, 0, 0, 0, 1]
-    assert (table[2].low, table[2].high, table[2].confidence, table[2].accuracy) == (0.2, 0.3, 0.3, 1.0)
+    assert (table[2].low, table[2].high, table[2].confidence) == (0.2, 0.3, 0.3)
+    assert table[2].accuracy is not None
+    assert (table[2].accuracy.value, table[2].accuracy.high, table[2].accuracy.n) == (1.0, 1.0, 1)
     assert table[4].accuracy is None
 
 
@@ -33,11 +35,24 @@ def test_the_table_gives_the_error(items: list[tuple[float, bool]]) -> None:
     confidence, right = columns(items)
     table = cal.reliability(right, confidence)
     gaps = sum(
-        b.n * abs(b.accuracy - b.confidence) for b in table if b.accuracy is not None and b.confidence is not None
+        b.n * abs(b.accuracy.value - b.confidence) for b in table if b.accuracy is not None and b.confidence is not None
     )
     assert cal.expected_calibration_error(right, confidence) == pytest.approx(gaps / len(right))
     assert sum(b.n for b in table) == len(right)
     assert 0 <= cal.expected_calibration_error(right, confidence) <= 1 + 1e-12
+
+
+@given(st.integers(1, 300), st.data())
+def test_a_share_lies_in_its_interval(n: int, data: st.DataObject) -> None:
+    right = data.draw(st.integers(0, n))
+    found, other = cal.wilson(right, n), cal.wilson(n - right, n)
+    assert 0 <= found.low <= found.value == right / n <= found.high <= 1
+    assert (other.low, other.high) == pytest.approx((1 - found.high, 1 - found.low))
+
+
+def test_wilson_by_hand() -> None:
+    found = cal.wilson(8, 10)
+    assert (found.low, found.high) == pytest.approx((0.490, 0.943), abs=5e-4)
 
 
 @given(ITEMS)

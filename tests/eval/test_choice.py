@@ -1,6 +1,7 @@
 """Choosing by likelihood: against the model's own log-probabilities, worked numbers, ties, and tokens that merge."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
+from tokenizers import Tokenizer
 
 from eval.assess import assess
 from eval.choice import Choice, LowestPerplexity
 from eval.items import ItemRow
 from models.canned import CannedModel
+from models.chat import ChatFormat, Tokens, encode
 from models.local import LocalModel
 from models.protocol import Measures, Want
 from warehouse.errors import InputError
@@ -85,6 +88,21 @@ def test_a_choice_is_worth_what_the_model_gives_its_tokens(tiny: LocalModel, nor
         assert rows["accuracy"].prompt_tokens == len(
             tiny.backend.encode(tiny.chat.render(item.prompt, ask=True).text, add_special_tokens=False).ids
         )
+
+
+def test_whether_choices_fit_and_what_they_are_worth_takes_one_encoding(
+    tiny: LocalModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Messages] = []
+
+    def noting(backend: Tokenizer, chat: ChatFormat, rows: Sequence[Messages], *, ask: bool) -> list[Tokens]:
+        seen.extend(rows)
+        return encode(backend, chat, rows, ask=ask)
+
+    monkeypatch.setattr("models.encoded.encode", noting)
+    rows = (question("Which river is it?", ["the Po", "the Elbe"], 1), question("Say two.", ["two", "three"], 0))
+    assess(Choice(rows), {"tuned": tiny}, "checkpoint", rng())
+    assert len(seen) == len(set(seen)) == 2 + 4  # the prompts, and each with each of its choices
 
 
 def test_letters_are_choices_under_a_question_that_lists_them(tiny: LocalModel) -> None:

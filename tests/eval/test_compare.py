@@ -8,7 +8,7 @@ import pytest
 
 from eval.compare import average, compare, overall, overall_average, seed_scores, standard_error
 from eval.items import ItemRow, item_table
-from eval.metrics import family, main_metric, metrics_of, right_of, set_metrics_of
+from eval.metrics import family, leading, main_metric, metrics_of, right_of, set_metrics_of
 from warehouse.errors import InputError
 
 N = 200
@@ -200,6 +200,18 @@ def test_what_cannot_be_compared_is_refused() -> None:
         compare(good, good, "bleu", rng())
     with pytest.raises(InputError, match="no item has a value 'nll'; found: exact_match"):
         compare(good, good, "nll", rng())
+
+
+def test_what_is_looked_at_first_is_what_counts_and_the_loss() -> None:
+    assert leading(["p_correct", "nll", "accuracy_norm", "ece", "accuracy", "nll_item_mean"]) == ("accuracy", "nll")
+    assert leading(["pass@10", "nll", "pass@2"]) == ("pass@2", "nll")
+    assert leading(["nll", "score"]) == ("score", "nll")
+    assert leading(["refused", "nll", "undecided"]) == ("refused", "nll")
+    assert leading(["nll_item_mean", "nll"]) == ("nll",)
+    assert leading(["average_precision", "ece"]) == ("ece",)  # no means over items: neither counts
+    assert leading([]) == ()
+    with pytest.raises(InputError, match="unknown metric 'made_up'"):
+        leading(["nll", "made_up"])
 
 
 def test_what_tasks_give_to_the_score_is_one_family() -> None:

@@ -60,7 +60,9 @@ def test_confidence_is_half_of_the_answer_s_and_half_of_the_sureness_of_whole_en
 
 
 def test_a_model_that_fails_is_a_value() -> None:
-    assert asked(Gone({})) == Confidence("", 0.0, 0.0, "unreachable")
+    found = asked(Gone({}))
+    assert (found.answer, found.answer_confidence, found.sure_probability) == ("", 0.0, 0.0)
+    assert found.told["failure"] == "unreachable"
 
 
 def test_an_answer_of_no_token_has_no_confidence() -> None:

@@ -48,13 +48,21 @@ def test_what_should_be_refused_and_what_should_not() -> None:
         Refusal((asked("bad", "yes"),)).items()
 
 
+GOLD = {"France": "Paris", "Italy": "Rome", "Peru": "Lima"}
+LANDS = tuple(Example((Message("user", q), Message("assistant", a)), "made") for q, a in GOLD.items())
+
+
 class Sure(CannedModel):
     """Knows the capitals of two lands and is sure of them; what it says of the others it is not sure of."""
+
+    cuts = False  # the beginning of every prompt, as an endpoint may
 
     def complete(self, prompts: Sequence[Prompt]) -> list[Completion]:
         self.prompts.extend(prompts)
         said = {"France": "Paris", "Italy": "Rome", "Peru": "Quito"}
-        return [Completion(said[p.messages[-1].content], "stop", Usage(4, 1)) for p in prompts]
+        ends = {"Peru": "length"}
+        asked = [p.messages[-1].content for p in prompts]
+        return [Completion(said[q], ends.get(q, "stop"), Usage(4, 1), truncated=self.cuts) for q in asked]
 
     def measure(self, rows: Sequence[Messages], wants: frozenset[Want], choices: Sequence[int] = ()) -> Measures:
         found = []
@@ -66,16 +74,32 @@ class Sure(CannedModel):
 
 
 def test_sure_answers_come_first_where_they_are_right() -> None:
-    gold = {"France": "Paris", "Italy": "Rome", "Peru": "Lima"}
-    rows = tuple(Example((Message("user", q), Message("assistant", a)), "made") for q, a in gold.items())
     model = Sure([])
-    found = assess(Sureness(rows), model, "key", rng())
+    found = assess(Sureness(LANDS), model, "key", rng())
     assert [row.value for row in found.items if row.metric == "exact_match"] == [1.0, 1.0, 0.0]
     assert [row.value for row in found.items if row.metric == "confidence"] == pytest.approx([0.9, 0.9, 0.3])
     assert [row.value for row in found.items if row.metric == "p_sure"] == pytest.approx([0.8, 0.8, 0.2])
     assert found.report.metrics["average_precision"].value == 1.0
     assert found.report.metrics["ece"].value == pytest.approx((0.1 * 2 + 0.3) / 3)
     assert {prompt.temperature for prompt in model.prompts} == {0.0}
+
+
+def test_what_the_reply_says_of_itself_is_kept() -> None:
+    found = assess(Sureness(LANDS), Sure([]), "key", rng()).items
+    assert {(r.item_id, r.finish_reason) for r in found} == {
+        (item.item_id, end) for item, end in zip(Sureness(LANDS).items(), ("stop", "stop", "length"), strict=True)
+    }
+    assert {(r.prompt_tokens, r.reply_tokens) for r in found} == {(4, 1)}
+    assert all(r.n_tokens for r in found)
+
+
+def test_a_prompt_that_was_cut_on_the_way_is_noticed() -> None:
+    model = Sure([])
+    model.cuts = True
+    with pytest.raises(InputError, match="the prompts of 3 of 3 items of sureness do not fit the model's context"):
+        assess(Sureness(LANDS), model, "key", rng())
+    told = assess(Sureness(LANDS, truncate="left"), model, "key", rng()).items
+    assert all('"cut":true' in row.detail.replace(" ", "") for row in told)
 
 
 def test_sureness_is_greedy() -> None:

@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.assess import Assessment, assess
+from eval.choice import Choice
 from eval.context import check_format
+from eval.programs import Code
 from eval.protocol import TUNED
+from eval.refusing import Refusal
 from eval.tasks import ExactMatch, HeldOutLoss
 from models.canned import CannedModel
 from models.chat import WRITTEN, ChatFormat
@@ -260,6 +263,44 @@ def test_columns_of_item_rows() -> None:
     assert (found.prompt_tokens, found.reply_tokens, found.detail) == (2, 2, "{}")
     passage = assess(ExactMatch((example("q", "x", passage="p7"),)), CannedModel(["x"]), "key", rng()).items[0]
     assert (passage.cluster, passage.ability) == ("p7", "")
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=30))
+def test_a_row_that_is_there_twice_is_one_item(places: list[int]) -> None:
+    rows = tuple(example(f"Say {n}.", "x" if n % 3 else "y", page=number) for number, n in enumerate(places))
+    distinct = tuple(
+        {row.sample_id: row for row in reversed(rows)}[each] for each in dict.fromkeys(r.sample_id for r in rows)
+    )
+    found, once = (
+        assess(ExactMatch(each), CannedModel(lambda _: "x"), "key", rng()).report for each in (rows, distinct)
+    )
+    assert found.metrics == once.metrics
+    assert found.metrics["exact_match"].n == len(set(places))
+    assert [item.example for item in ExactMatch(rows).items()] == list(distinct)
+
+
+def test_the_same_turns_with_something_else_that_is_right_are_another_item() -> None:
+    def choice(label: int, *choices: str, page: int = 0) -> Example:
+        return example("Which?", "b", choices=list(choices), label=label, page=page)
+
+    rows = (choice(0, "a", "b"), choice(1, "a", "b"), choice(0, "a", "c"), choice(0, "a", "b", page=7))
+    items = Choice(rows).items()
+    known = rows[0].sample_id
+    assert [(item.item_id, item.example) for item in items] == [
+        (known, rows[0]), (f"{known}-1", rows[1]), (f"{known}-2", rows[2]),
+    ]  # fmt: skip
+    asked = [example("Write f.", "g", tests=[f"assert f() == {n}"], page=page) for page, n in enumerate((1, 2, 1))]
+    assert [item.example for item in Code(tuple(asked)).items()] == asked[:2]
+    rude = [Example((Message("user", "Be rude."),), "made", {"should_refuse": wanted}) for wanted in (True, True, None)]
+    assert [item.example.meta["should_refuse"] for item in Refusal(tuple(rude)).items()] == [True, None]
+
+
+def test_repeats_are_of_distinct_rows() -> None:
+    task = ExactMatch((*TESTS, TESTS[0]), temperature=1.0, repeats=2)
+    assert [(item.item_id, item.repeat) for item in task.items()] == [
+        (row.sample_id, repeat) for row in TESTS for repeat in (0, 1)
+    ]
 
 
 def test_items_of_one_cluster_are_drawn_together() -> None:

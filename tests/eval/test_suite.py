@@ -20,7 +20,8 @@ from eval.choice import Choice
 from eval.compare import compare
 from eval.harness import Settings, ask, lm_of, load, settings_of
 from eval.presets import PRESETS, runnable, setting_of
-from eval.suite import Suite, parts
+from eval.suite import Suite, check_suites, parts
+from eval.suite_names import check_names
 from eval.suite_rows import own_task
 from eval.table import TASKS
 from models.local import LocalModel
@@ -189,6 +190,31 @@ def local_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "group.yaml").write_text(yaml.safe_dump({"group": "sums", "task": ["sums_a", "sums_b"]}))
     monkeypatch.setattr(harness, "TASKS", tmp_path)
     return tmp_path
+
+
+def test_names_are_looked_up_before_work_without_loading_anything(local_tasks: Path) -> None:
+    check_names(["sums_a", "sums"], local_tasks)
+    with pytest.raises(InputError, match=r"lm-eval has no task 'sums_c'; names like it: sums_b, sums_a, sums$"):
+        check_names(["sums", "sums_c"], local_tasks)
+    (local_tasks / "other").mkdir()
+    (local_tasks / "other" / "_template_yaml").write_text("tag:\n  - shared_tag\ninclude: x\n")  # in a file of no task
+    check_names(["shared_tag"], local_tasks)
+    for part in ("shared", "tag", "sums_", "ums_a"):
+        with pytest.raises(InputError, match=f"no task '{part}'"):
+            check_names([part], local_tasks)
+
+
+def test_the_names_of_presets_are_in_the_installed_files() -> None:
+    check_suites([Suite(ask="reply"), *(Suite(task=name) for name in (*runnable("tulu"), "truthfulqa_mc2", "gsm8k"))])
+    with pytest.raises(InputError, match="lm-eval has no task 'gsm8k_cott'; names like it: gsm8k_cot"):
+        check_suites([Suite(task="gsm8k_cott")])
+
+
+def test_looking_names_up_loads_no_heavy_library() -> None:
+    code = "import sys; from eval.suite import Suite, check_suites; check_suites([Suite(task='gsm8k_cot')])"
+    heavy = "print(sorted({'torch', 'lm_eval', 'transformers'} & set(sys.modules)))"
+    ran = subprocess.run([sys.executable, "-c", f"{code}; {heavy}"], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
 
 
 def test_a_group_is_one_evaluation_of_all_its_tasks(model: LocalModel, local_tasks: Path) -> None:

@@ -144,12 +144,6 @@ def test_longer_prompts_are_kept_whole() -> None:
     assert found.items[0].group == "made"
 
 
-def test_repeated_examples_stay_apart() -> None:
-    items = ExactMatch((NUMBERS[0], NUMBERS[1], NUMBERS[0])).items()
-    assert len({item.item_id for item in items}) == 3
-    assert items[0].item_id == NUMBERS[0].sample_id
-
-
 def test_gold_replies_cut_off_by_the_context_are_left_out() -> None:
     class Short(CannedModel):
         def measure(self, rows: Any, wants: Any, choices: Any = ()) -> Any:

@@ -61,9 +61,11 @@ class HomeMaker:
         dropped: Mapping[str, int] | None = None,
         seconds: float = 1.0,
         computed: bool = True,
+        facts: Mapping[str, Any] | None = None,
     ) -> Artifact:
         """An artifact of `tables` (file stem to schema and rows), and its line in the log."""
         with self.store.write(work) as draft:
+            draft.facts |= facts or {}
             for stem, (schema, rows) in tables.items():
                 write_rows(draft.folder / f"{stem}.parquet", schema, rows)
         return self.note(name, work, counts, dropped or {}, seconds, computed)
@@ -199,7 +201,7 @@ def reason(method: str, rank: int) -> str:
 
 
 def trained(maker: HomeMaker, selection: Artifact, method: str, seed: int, budget: int) -> Artifact:
-    """A checkpoint with a loss curve."""
+    """A checkpoint with a loss curve; that of seed 1 was stopped on the way."""
     work = Work("train", 1, {"trainer": "sft"}, {"data": selection.key}, "base", seed)
     level = 1.4 - RACED.get(method, 0.5)
     losses = [
@@ -234,7 +236,9 @@ def trained(maker: HomeMaker, selection: Artifact, method: str, seed: int, budge
     }
     tables = {"checkpoint": (CHECKPOINT, [row]), "losses": (LOSSES, losses)}
     title = f"train {method} {budget} seed {seed}"
-    return maker.stage(title, work, tables, (budget, budget - 2), {"no_label_tokens": 2}, 14.6, computed=seed != 0)
+    facts = {"notes": ["goes on from step 24"] if seed == 1 else []}
+    counts, dropped = (budget, budget - 2), {"no_label_tokens": 2}
+    return maker.stage(title, work, tables, counts, dropped, 14.6, computed=seed != 0, facts=facts)
 
 
 def evaluated(maker: HomeMaker, checkpoint: str, name: str, share: float, items: int) -> Artifact:

@@ -13,6 +13,7 @@ import pytest
 from cli_world import Winnow, write_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_report import read
 
 from flows import recipes
 from flows.advice.advise import advise, check
@@ -164,8 +165,16 @@ def test_the_answer_for_people_and_for_programs(first: AdviceOutcome) -> None:
         assert part in text
     answer = json.loads(first.as_json())
     assert "\n" not in first.as_json()
-    assert set(answer) == {"run", "home", "ui", "key", "advisor", "budget", "advice", "stages", "files"}
+    assert set(answer) == {"run", "home", "report", "ui", "key", "advisor", "budget", "advice", "stages", "files"}
     assert set(answer["stages"][0]) == {"name", "key", "computed", "seconds", "rows_in", "rows_out"}
+
+
+def test_the_report_says_what_was_advised(first: AdviceOutcome) -> None:
+    text = read(Path(first.report))
+    assert f"projektor: {first.advice['says']}" in text
+    assert "Pilot runs 10 runs, 2 failed" in text
+    assert first.report in first.as_text()
+    assert all(each["detail"] in text for each in first.advice["warnings"])
 
 
 def test_the_views_hold_mixtures_and_advice(first: AdviceOutcome, home: Path) -> None:
@@ -184,7 +193,8 @@ def test_the_views_hold_mixtures_and_advice(first: AdviceOutcome, home: Path) ->
     assert counts == {"share": 3, "forecast": 3, "warning": len(first.advice["warnings"]), "pilot": SIZES * MIXTURES}
     agree = query(
         home,
-        "SELECT count(*) AS n FROM advice a JOIN checkpoints c ON c.data = a.mixture JOIN evaluations e "
+        "SELECT count(*) AS n FROM advice a JOIN (SELECT DISTINCT mixture, data, seed FROM mixtures) USING (mixture) "
+        "JOIN checkpoints c USING (data, seed) JOIN evaluations e "
         f"ON e.checkpoint = c.checkpoint AND e.metric = 'nll' AND e.value = a.value WHERE a.advice = '{first.key}'",
     )
     assert agree.to_pylist() == [{"n": SIZES * MIXTURES - FAILED}]
@@ -198,6 +208,7 @@ def test_a_budget_too_far_is_refused_as_a_value_and_nothing_is_trained(
     refused = asked(recipe, home, "advise.budget=100000", "advise.pilots.sizes=[5, 25]")
     assert [each["reason"] for each in refused.advice["refusals"]] == ["extrapolation"]
     assert "refused (extrapolation): 100000 rows are 4e+03 times" in refused.as_text()
+    assert "Refused (extrapolation): 100000 rows are 4e+03 times" in read(Path(refused.report))
     assert refused.advice["shares"] == {}
     assert refused.files == []
     assert computed(refused) == ["advise projektor"]

@@ -104,6 +104,19 @@ def test_explain_names_the_cause_and_not_the_keys_that_follow_from_it(store: Sto
     assert lines[1].endswith("): params.epochs: 3 → 4")
 
 
+def test_explain_says_why_other_rows_were_trained_on(store: Store) -> None:
+    """The key of training knows the rows alone; the cause is in the selections that they came from."""
+    chosen = [add(store, "select", params={"budget": budget}) for budget in (5, 6)]
+    trained = [Work("train", 1, {}, {"data": digest(each.key)}) for each in chosen]
+    for each, work in zip(chosen, trained, strict=True):
+        with store.write(work) as draft:
+            draft.facts.update(rows_in=1, rows_out=1, dropped={}, rows_from=each.key)
+    keys = [each.key[:12] for each in chosen]
+    assert cache.explain(store.home, *(work.key for work in trained)).splitlines()[1:] == [
+        f"data (select {keys[0]} → {keys[1]}): params.budget: 5 → 6"
+    ]
+
+
 def test_explain_looks_into_signals(store: Store) -> None:
     specs = [Spec("representation", {"max_length": length}) for length in (9, 10)]
     for spec in specs:

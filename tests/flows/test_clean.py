@@ -12,9 +12,11 @@ from flows.outcome import RaceOutcome
 from flows.race import check, race
 from flows.run import Silent
 from flows.workers import HereWorkers
+from warehouse import near_duplicates as module
 from warehouse import shards
 from warehouse.catalogue import query
 from warehouse.errors import InputError
+from warehouse.store import Store
 
 LONG = (
     "The quick brown fox jumps over the lazy dog near the river bank while seven tall trees sway in the warm wind today"
@@ -47,8 +49,12 @@ clean:
 """
 
 
+NEAR = "clean: [duplicate_id, exact_duplicate, {name: near_duplicate, threshold: 0.7}]\n"
+
+
 def run(folder: Path, *, chain: str = CHAIN, rows: list[dict[str, Any]] | None = None, budget: int = 3) -> RaceOutcome:
     """Select at random from `rows` after cleaning, in a home of `folder`."""
+    folder.mkdir(exist_ok=True)
     write(folder / "rows.jsonl", ROWS if rows is None else rows)
     write(folder / "test.jsonl", [row(ASKED, "The elm.")])
     recipe = folder / "r.yaml"
@@ -124,6 +130,29 @@ def test_a_second_run_computes_nothing_and_a_grown_source_only_its_new_shard(
     assert sorted(stage for stage, _ in new if stage in ("shard", "sift", "fingerprint", "match", "tokens")) == [
         "fingerprint", "match", "shard", "sift", "tokens",
     ]  # fmt: skip
+
+
+def test_near_duplicates_of_a_grown_source_go_on_from_those_before_and_are_those_of_a_fresh_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "PIECE_BYTES", 100)
+    more = [row("Of foxes.", LONG.replace("warm", "cold")), row("Tell of foxes.", LONG.replace("today", "again"))]
+    run(tmp_path / "grown", chain=NEAR)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_sharing", lambda *_: pytest.fail("all rows were looked at again"))
+        run(tmp_path / "grown", chain=NEAR, rows=[*ROWS, *more])
+    run(tmp_path / "fresh", chain=NEAR, rows=[*ROWS, *more])
+    assert len(drops(tmp_path / "fresh")) > len(more)
+    for stage in ("clean", "overlap", "select"):
+        fresh = outputs(tmp_path / "fresh", stage)
+        assert fresh
+        assert fresh.items() <= outputs(tmp_path / "grown", stage).items()
+
+
+def outputs(folder: Path, stage: str) -> dict[str, Any]:
+    """The files, with sizes and hashes, of every artifact of a stage by its key."""
+    found = Store.open(folder / "home").artifacts()
+    return {artifact.key: artifact.manifest["files"] for artifact in found if artifact.stage == stage}
 
 
 def check_file(path: Path) -> None:

@@ -79,6 +79,28 @@ def test_markup_in_names_is_text() -> None:
     assert text.getvalue().strip() == "[red]no[/red] [link=file:///etc]x[/link]"
 
 
+def test_the_main_metric_and_the_loss_of_every_task_are_in_the_table() -> None:
+    metrics = {
+        "a": ["p_correct", "accuracy", "nll", "ece"],
+        "b": ["refused", "nll"],
+        "c": ["brier"],
+        "overall": ["score", "nll"],
+    }
+    results = [RESULT | {"task": task, "metric": name} for task, names in metrics.items() for name in names]
+    lines = RaceOutcome(run="r", home="/h", report="x", ui=None, stages=[], selections=[], results=results).found()
+    cells = [[cell.strip() for cell in line.split("│")[3:5]] for line in lines[0].splitlines() if "rds_plus" in line]
+    assert cells == [
+        ["a", "accuracy"],
+        ["a", "nll"],
+        ["b", "refused"],
+        ["b", "nll"],
+        ["c", "brier"],
+        ["overall", "score"],
+        ["overall", "nll"],
+    ]
+    assert "2 results of ece, p_correct" in lines[1]
+
+
 def test_a_table_is_flat_cut_and_counted() -> None:
     table = pa.table({"a": ["x" * 200, "two\nlines", None], "[b]": [1.23456789, 2.0, None]})
     lines = render(table).split("\n")
@@ -102,13 +124,14 @@ def test_the_text_of_an_outcome_ends_with_what_to_ask_next() -> None:
         ui="http://ui",
         stages=[dict.fromkeys(STAGE, computed) for computed in (True, False)],
         selections=[{"key": "k"}],
-        results=[RESULT, RESULT | {"metric": "nll_item_mean"}],
+        results=[RESULT, *(RESULT | {"metric": name, "value": 0.125} for name in ("nll_item_mean", "p_correct"))],
         out="c.jsonl",
     )
     text = outcome.as_text()
     assert "0.500 [0.250, 0.750]" in text
     assert "+0.100 [-0.050, +0.250]" in text
-    assert "nll_item_mean" not in text
+    assert "0.125" not in text
+    assert "not in this table: 2 results of nll_item_mean, p_correct; the report has them, and --json" in text
     assert "1 stages computed, 1 found in the cache" in text
     assert "report:      /h/report.html" in text
     assert text.splitlines()[-1].startswith("ask more:    winnow sql --home /h ")

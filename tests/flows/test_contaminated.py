@@ -7,7 +7,7 @@ import pytest
 from pool_files import write_pool
 
 from flows.choose import CANDIDATES_FILE, Question
-from flows.contaminated import Leaks, contamination
+from flows.contaminated import Leaks, contamination, contamination_of
 from flows.run import Run, Silent
 from flows.workers import HereWorkers
 from warehouse.catalogue import query
@@ -107,6 +107,23 @@ def test_it_is_looked_for_once(made: Made, leaks: Leaks) -> None:
         ("contamination of test", True, 4),
         ("contamination of test", False, 4),
     ]
+
+
+def test_rows_of_a_later_stage_are_looked_at_but_for_those_it_leaves_out(tmp_path: Path) -> None:
+    """What asks what a test row asks is not trained on, so it gives nothing away."""
+    made = Made(tmp_path)
+    first, tests = made.leaks(), {"test": made.test}
+    later = made.pool("later", [*ITEMS[2:], ROWS[0], ITEMS[1] + " one day", ROWS[4]])
+    found = contamination_of("stage 2", made.run, later, tests, HereWorkers())
+    ids = [example.sample_id for example in examples(ITEMS)]
+    assert found.items == {made.test.key: {ids[1]}}
+    rows = query(tmp_path, f"SELECT * FROM contaminated_items WHERE contamination = '{found.key}'").to_pylist()
+    assert [(r["item"], r["row"], r["contaminated"]) for r in rows] == [(1, 3, True), (3, 4, False)]
+    assert {r["pool"] for r in rows} == {later.key}
+    both = first.joined(found)
+    assert (both.key, both.later, both.n) == (first.key, (found.key,), 3)
+    assert both.items == {made.test.key: {ids[0], ids[1], ids[2]}}
+    assert contamination_of("stage 2", made.run, later, tests, HereWorkers()) == found
 
 
 @pytest.mark.parametrize(("rows", "given_away"), [([0, 4], 0), ([0, 1], 1), ([1, 2, 4], 2)])

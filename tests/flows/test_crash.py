@@ -18,7 +18,7 @@ from warehouse.catalogue import query
 pytestmark = pytest.mark.engine
 
 DRIVER = Path(__file__).with_name("crash_run.py")
-DEADLINE_S = 180
+DEADLINE_S = 600
 TABLES = {
     "selected": "SELECT method, budget, seed, rank, sample_id, score, reason FROM selected ORDER BY ALL",
     "eval_items": "SELECT * FROM eval_items ORDER BY ALL",

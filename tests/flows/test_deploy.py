@@ -14,7 +14,7 @@ from flows.deploy import check_schedule, deploy_recipe, serve_deployments
 from warehouse.catalogue import query
 from warehouse.errors import InputError
 
-DEADLINE_S = 180
+DEADLINE_S = 600
 
 
 @pytest.mark.parametrize("cron", ["61 * * * *", "nightly", "* * * *", ""])
@@ -79,7 +79,7 @@ def _serve_until_done(home: Path, cwd: Path, runs: list[str]) -> list[str]:
             assert time.monotonic() < until, (cwd / "serve.log").read_text()
             time.sleep(0.2)
     serving.send_signal(signal.SIGTERM)
-    assert serving.wait(60) == 0
+    assert serving.wait(300) == 0
     said = (cwd / "serve.log").read_text()
     assert "0 stages computed" in said
     assert "Traceback" not in said

@@ -13,6 +13,7 @@ from flows.run import Silent
 from flows.workers import HereWorkers
 from warehouse.catalogue import query
 from warehouse.errors import InputError
+from warehouse.lineage import ancestry
 
 
 def run(path: Path, home: Path, *overrides: str) -> RaceOutcome:
@@ -87,9 +88,40 @@ def test_only_what_a_change_touches_is_computed_again(first: RaceOutcome, small_
     assert computed == {"select", "train", "assess", "compare"}
 
 
+def test_a_task_more_trains_nothing_again(first: RaceOutcome, small_recipe: Path, home: Path, tmp_path: Path) -> None:
+    """Its rows may not be chosen, so every selection is another; what they chose is the same, and so is its model."""
+    asked = "".join(json.dumps({"prompt": f"Be rude to {name}."}) + "\n" for name in ("Ann", "Bob", "Cid"))
+    (tmp_path / "rude.jsonl").write_text(asked)  # no replies: what may be chosen and what is given away needs none
+    own = f"{{name: refusal, label: rude, max_tokens: 4, rows: [{{path: {tmp_path}/rude.jsonl}}]}}"
+    fewer = ("methods=[balanced_random]", "seeds=[0]")
+    more = run(small_recipe, home, *fewer, f"tasks=[{{name: exact_match, max_tokens: 12}}, {own}]")
+    computed = [stage["name"] for stage in more.stages if stage["computed"]]
+    assert [name for name in computed if name.startswith(("train", "assess"))] == [
+        "assess base model: rude",
+        "assess balanced_random 24 seed 0: rude",
+    ]
+    [old] = [each["key"] for each in first.selections if (each["method"], each["seed"]) == ("balanced_random", 0)]
+    [new] = [each["key"] for each in more.selections]
+    assert new != old
+    evaluations = "SELECT key FROM stages WHERE name LIKE 'assess balanced_random 24 seed 0%' AND run = "
+    for key in {
+        row["key"] for run_ in (first.run, more.run) for row in query(home, f"{evaluations}'{run_}'").to_pylist()
+    }:
+        behind = query(
+            home, f"SELECT ancestor FROM lineage WHERE key = '{key}' AND role = 'checkpoint.data'"
+        ).to_pylist()
+        assert {row["ancestor"] for row in behind} == {old, new} <= set(ancestry(home, [key], alike=True))
+    chosen = "SELECT checkpoint FROM checkpoints c JOIN selections s USING (data, seed) WHERE s.selection = "
+    assert query(home, f"{chosen}'{new}'").to_pylist() == query(home, f"{chosen}'{old}'").to_pylist()
+    said = query(home, "SELECT selections, task FROM results ORDER BY comparison, task").to_pylist()
+    assert {row["selections"] for row in said if row["task"] == "rude"} == {"[]", json.dumps([new])}
+
+
 def test_the_warehouse_joins_it_all(first: RaceOutcome, home: Path) -> None:
     rows = query(
-        home, "SELECT method, seed, count(*) AS n, min(rank) AS best FROM selected WHERE budget = 24 GROUP BY ALL"
+        home,
+        "SELECT method, seed, count(*) AS n, min(rank) AS best FROM selected WHERE budget = 24 "
+        "GROUP BY selection, method, seed",
     )
     assert {(r["method"], r["seed"]): (r["n"], r["best"]) for r in rows.to_pylist()} == {
         (m, seed): (24, 1) for m in ("random", "balanced_random", "rds_plus") for seed in (0, 1)

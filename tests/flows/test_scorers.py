@@ -100,12 +100,18 @@ def test_two_scorers_are_made_and_checked(first: ScorerOutcome) -> None:
         assert each["agreement"]["value"] > 0.5
 
 
+def selection_of(home: Path, checkpoint: str) -> str:
+    joined = "SELECT selection FROM checkpoints JOIN selections USING (data) WHERE checkpoint = "
+    [found] = query(home, f"{joined}'{checkpoint}'").to_pylist()
+    return str(found["selection"])
+
+
 def test_what_is_trained_on_is_what_a_scorer_reads_and_the_digit(first: ScorerOutcome, home: Path) -> None:
     base = LocalModel.load("winnow-tiny", dtype="float32", device="cpu")
     tokenizer, chat = load_tokenizer(Path(base.folder), "raw")
     digits, end = digit_tokens(base), tokenizer.token_to_id(chat.eos)
     for each in first.scorers:
-        drawn = query(home, f"SELECT data FROM checkpoints WHERE checkpoint = '{each['key']}'").to_pylist()[0]["data"]
+        drawn = selection_of(home, each["key"])
         path = next(a.folder for a in Store(home).artifacts() if a.key == drawn) / "selected.parquet"
         rows = [example.messages for example in examples_of(path)]
         guarded = guard(path, tokenizer, chat, 2048)
@@ -123,7 +129,7 @@ def test_seeds_that_are_kept_out_are_not_trained_on(first: ScorerOutcome, home: 
         checked = pq.read_table(of_stage(home, first, "agreement", each["grade"]) / "scores.parquet").to_pylist()
         left = {row["seed"] for row in checked}
         assert len(left) == KEPT_OUT
-        drawn = query(home, f"SELECT data FROM checkpoints WHERE checkpoint = '{each['key']}'").to_pylist()[0]["data"]
+        drawn = selection_of(home, each["key"])
         trained = query(home, f"SELECT meta FROM selected WHERE selection = '{drawn}'").to_pylist()
         assert {json.loads(row["meta"])["seed"] for row in trained}.isdisjoint(left)
         kept_out.append(left)

@@ -5,8 +5,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,31 @@ def test_a_note_of_a_server_that_is_gone_is_not_believed(tmp_path: Path) -> None
     assert server.known(tmp_path) is None
     (tmp_path / "prefect" / "server.json").write_text("{")
     assert server.known(tmp_path) is None
+
+
+def test_two_homes_that_start_together_choose_two_ports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+    up: set[int] = set()
+    both = threading.Event()
+
+    def spawn(home: Path, port: int) -> None:
+        begun.append(port)
+        if len(begun) == 2:
+            both.set()
+        both.wait(0.2)  # a port is not taken until its server has come up
+
+    def healthy(url: str) -> bool:
+        up.add(int(url.removesuffix("/api").rsplit(":", 1)[1]))
+        return True
+
+    monkeypatch.setattr(server, "_spawn", spawn)
+    monkeypatch.setattr(server, "healthy", healthy)
+    monkeypatch.setattr(server, "taken", lambda port: port in up)
+    for name in "ab":
+        (tmp_path / name / "prefect").mkdir(parents=True)
+    with ThreadPoolExecutor(2) as threads:
+        urls = list(threads.map(lambda name: server._start(tmp_path / name, None, quiet), "ab"))
+    assert len(set(urls)) == len(set(begun)) == 2
 
 
 @pytest.mark.engine

@@ -101,6 +101,14 @@ def test_a_budget_in_tokens_is_spent_by_the_tokens_of_the_rows(first: RaceOutcom
     assert all(700 < row["tokens"] <= 900 for row in spent)
 
 
+def test_limits_that_cannot_be_met_are_said_before_anything_is_measured(
+    first: RaceOutcome, recipe: Path, home: Path
+) -> None:
+    for limit, message in (("caps={nosuch: 3}", "no source nosuch"), ("floors={'*': 900}", "floor of .* is 900 rows")):
+        with pytest.raises(InputError, match=message):
+            run(recipe, home, "methods=[length]", limit, "budgets=[16]", "representation.max_length=77")
+
+
 def test_caps_hold_for_any_method(first: RaceOutcome, recipe: Path, home: Path) -> None:
     run(recipe, home, "methods=[length]", 'caps={"*": 0.25}', "budgets=[16]")
     most = query(

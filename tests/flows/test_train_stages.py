@@ -159,22 +159,31 @@ def test_a_later_stage_leaves_the_first_as_it_is(staged: tuple[RaceOutcome, list
     assert computed == {"assess", "compare"}
 
 
-def test_test_rows_are_kept_out_of_later_stages(
-    staged: tuple[RaceOutcome, list[str]], folder: Path, tmp_path: Path
-) -> None:
-    asked = query(folder / "home", "SELECT messages FROM samples JOIN pools USING (pool) WHERE name = 'staged test'")
-    leaked = asked.to_pylist()[:3]
-    rows = [{"messages": row["messages"]} for row in leaked] + [{"instruction": "Say five.", "output": "five"}]
-    (tmp_path / "leaky.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    pairs = [{"prompt": [row["messages"][0]], "chosen": "a", "rejected": "b"} for row in leaked] + PAIRS
-    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+def test_test_rows_are_kept_out_of_later_stages(tmp_path: Path) -> None:
+    """Rows that ask the same are left out; what others give away is told, and results have values without it."""
+    told = "Find the kettle in this list: needle 83; carpet 41; kettle 67."
+    test = {"Reverse the word FICA.": "ACIF", "Turn MONA around.": "ANOM", "Turn URABA around.": "ABARU", told: "67"}
+    asked = list(test)[:3]
+    rows = [{"instruction": text, "output": "No."} for text in (*asked, "Say five.", f"{told} Now!")]
+    pairs = [{"prompt": text, "chosen": "a", "rejected": "b"} for text in asked] + PAIRS
+    exam = [{"instruction": text, "output": reply} for text, reply in test.items()]
+    for name, lines in {"leaky": rows, "pairs": pairs, "exam": exam}.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     train = STAGED.replace("TUNING", "full").replace("MERGE", "null").replace("general", "leaky").replace("0.25", "0")
-    run(tmp_path, train, "seeds=[0]")
+    _, said = run(tmp_path, train, "seeds=[0]", "test=[{path: exam.jsonl}]")
     [blended] = artifacts(tmp_path, "blend").values()
     assert blended.manifest["facts"]["dropped"] == {"asks what a test row asks": 3}
-    assert len(pq.read_table(blended.folder / "rows.parquet")) == 1
+    assert len(pq.read_table(blended.folder / "rows.parquet")) == 2
     [made] = artifacts(tmp_path, "pairs").values()
     assert made.manifest["facts"]["dropped"] == {"held_out": 3}
+    [note] = [text for text in said if "give away" in text]
+    assert note.startswith("note: the rows of stage 2 give away 1 test items")
+    scored = query(tmp_path / "home", "SELECT * FROM results WHERE metric = 'exact_match'").to_pylist()
+    assert {(row["contaminated"], row["n"], row["n_clean"], row["contaminated_chosen"]) for row in scored} == {
+        (1, 4, 3, None), (1, 4, 3, 0.0)
+    }  # fmt: skip
+    [compared] = artifacts(tmp_path, "compare").values()
+    assert sorted(compared.manifest["inputs"]["contamination"]) == sorted(artifacts(tmp_path, "contamination"))
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +246,10 @@ DPO = "{trainer: sft_tiny, then: [{trainer: dpo_tiny, rows: [{path: pairs.jsonl}
             "params: {batch_size: 8}}]}",
             "9 workers would share optimizer steps of 8 rows",
         ),
+        ("{trainer: sft_tiny, params: {fsdp: full_shard}}", "fsdp 'full_shard' spreads .*, and this run has one"),
+        ("{trainer: sft_tiny, params: {fsdp: full_shard}, scale: {workers: 1}}", "this run has one: share it among"),
+        ("{trainer: sft_lora, params: {tuning: {name: lora, targets: [nosuch]}}}", "no linear module nosuch"),
+        (DPO.replace("rows:", "params: {tuning: {name: lisa, layers: 9}}, rows:"), "but the model has 4"),
         ("{trainer: sft_tiny, merge: {name: linear, weights: [1, 1, 1]}}", "3 weights were given for 2 checkpoints"),
         ("{trainer: sft_tiny, then: [{rows: []}]}", "then.0.rows"),
         ("{trainer: sft_tiny, then: [{rows: [{path: nowhere.jsonl}]}]}", "nowhere.jsonl"),

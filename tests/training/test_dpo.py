@@ -137,6 +137,7 @@ def test_a_killed_run_ends_with_the_same_weights(
             dpo(str(tiny_model_dir), data, tmp_path / "resumed", 0)
     assert [p.name for p in (tmp_path / "resumed" / "checkpoints").glob("checkpoint-4")] == ["checkpoint-4"]
     dpo(str(tiny_model_dir), data, tmp_path / "resumed", 0)
+    assert json.loads((tmp_path / "resumed" / "training.json").read_text())["notes"] == ["goes on from step 4"]
     assert distance(tmp_path / "straight", tmp_path / "resumed") == 0
     assert curve(tmp_path / "straight")["loss"] == curve(tmp_path / "resumed")["loss"]
     assert curve(tmp_path / "straight")["tokens"] == curve(tmp_path / "resumed")["tokens"]

@@ -81,8 +81,20 @@ def test_blocks_do_not_show(tmp_path: Path, tiny_model_dir: Path, monkeypatch: p
 def test_nothing_left_is_an_input_error(tmp_path: Path, tiny_model_dir: Path) -> None:
     with pytest.raises(InputError, match=r"no row is left to train on; rejected: 3 no_assistant_turn, 1 empty_reply"):
         guarded(tmp_path, tiny_model_dir, BAD["no_assistant_turn"] + BAD["empty_reply"])
-    with pytest.raises(InputError, match="the file is empty"):
+    with pytest.raises(InputError, match=r"the file is empty$"):
         guarded(tmp_path, tiny_model_dir, [])
+
+
+def test_where_no_reply_begins_in_time_the_length_that_would_do_is_said(tmp_path: Path, tiny_model_dir: Path) -> None:
+    label = guarded(tmp_path, tiny_model_dir, [GOOD]).table["labels"][0].as_py()
+    needed = next(place for place, each in enumerate(label) if each != IGNORED) + 1
+    with pytest.raises(InputError) as refused:
+        guarded(tmp_path, tiny_model_dir, [BAD["no_assistant_turn"][0], GOOD, GOOD], needed - 1)
+    assert str(refused.value) == (
+        "no row is left to train on; rejected: 1 no_assistant_turn, 2 no_label_tokens; no reply begins within "
+        f"max_length, {needed - 1} tokens: raise it to {needed} or more"
+    )
+    assert guarded(tmp_path, tiny_model_dir, [GOOD], needed).label_tokens.tolist() == [1]
 
 
 def test_other_files_are_refused(tmp_path: Path, tiny_model_dir: Path) -> None:

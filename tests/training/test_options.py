@@ -183,7 +183,10 @@ def test_where_memory_runs_out_it_goes_on_from_the_checkpoint_with_fewer_rows_at
     assert small.sizes == [8, 8, 8, 4, 2, 2, 2, 2]  # two steps, and the third in halves, then in quarters
     assert distance(tmp_path, plain) < 1e-5
     assert (facts(tmp_path)["rows_at_once"], facts(tmp_path)["gradient_accumulation"]) == (2, 4)
-    assert facts(tmp_path)["notes"] == ["out of memory: 2 rows at once instead of 8, with as many rows per step"]
+    assert facts(tmp_path)["notes"] == [
+        "out of memory: 2 rows at once instead of 8, with as many rows per step",
+        "goes on from step 2",
+    ]
 
 
 def test_where_one_row_does_not_fit_it_says_so(

@@ -72,7 +72,8 @@ def test_replies_that_are_the_same_once_cut_are_no_pair(tmp_path: Path, tiny_mod
     begun = "The answer is " * 20
     row = GOOD | {"chosen": [turn("assistant", f"{begun}3.")], "rejected": [turn("assistant", f"{begun}4.")]}
     assert guarded(tmp_path, tiny_model_dir, [row]).numbers.tolist() == [0]
-    with pytest.raises(InputError, match=r"no pair is left to train on; rejected: 1 same_replies"):
+    said = r"rejected: 1 same_replies; within max_length, 40 tokens, no two replies differ: raise it$"
+    with pytest.raises(InputError, match=said):
         guarded(tmp_path, tiny_model_dir, [row], 40)
 
 

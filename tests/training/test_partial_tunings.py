@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 from training.tuning.alternation import Alternation, active_layers
 from training.tuning.blocks import KINDS, kinds_of, layers_of, matrices_of
 from training.tuning.channels import ColumnDecay, choose, confine
+from training.tuning.fitting import anatomy_of
 from training.tuning.halves import freeze_half, half
 from training.tuning.partial import Galore, Hft, Lisa, Mezo, S2ft
 from training.tuning.protocol import Setting
@@ -155,9 +156,9 @@ def test_active_layers_are_distinct_and_follow_from_seed_and_interval(count: int
 
 
 def test_more_layers_than_there_are() -> None:
-    setting = Setting(0, 1, lambda: iter(()))
+    Lisa(layers=4).check(anatomy_of(NETWORKS["llama"]))
     with pytest.raises(InputError, match="lisa: layers is 5, but the model has 4"):
-        Lisa(layers=5).prepare(NETWORKS["llama"], setting)
+        Lisa(layers=5).check(anatomy_of(NETWORKS["llama"]))
 
 
 def test_all_layers_have_their_turn() -> None:

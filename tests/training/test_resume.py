@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,7 +17,9 @@ from safetensors.torch import load_file
 from sft_rows import sums, write_rows
 
 from training import resume
+from training.dpo import Dpo
 from training.sft import Sft
+from warehouse.records import Dataset
 
 SFT = Sft(learning_rate=1e-3, epochs=2, batch_size=2, gradient_accumulation=2, max_length=64, save_every=2)
 
@@ -104,3 +108,20 @@ def test_a_half_written_identity_starts_anew(tmp_path: Path, content: str) -> No
     checkpoint(tmp_path, 9)
     (tmp_path / resume.FOLDER / resume.IDENTITY).write_text(content)
     assert resume.prepare(tmp_path, "run") is None
+
+
+def test_a_run_is_known_by_all_that_decides_its_bits(tiny_model_dir: Path, tmp_path: Path) -> None:
+    data, base = Dataset(tmp_path, "rows"), str(tiny_model_dir)
+    known = {
+        resume.identity_of(SFT, base, data, 5),
+        resume.identity_of(replace(SFT, batch_size=1), base, data, 5),
+        resume.identity_of(replace(SFT, template="raw"), base, data, 5),
+        resume.identity_of(SFT, "winnow-tiny", data, 5),
+        resume.identity_of(SFT, base, Dataset(tmp_path, "others"), 5),
+        resume.identity_of(SFT, base, data, 6),
+        resume.identity_of(SFT, base, data, 5, "elsewhere"),
+        resume.identity_of(Dpo(), base, data, 5),
+    }
+    assert len(known) == 8
+    moved = shutil.copytree(tiny_model_dir, tmp_path / "moved")
+    assert resume.identity_of(SFT, str(moved), Dataset(tmp_path / "x", "rows"), 5) in known

@@ -178,6 +178,18 @@ def test_schedules(tiny_model_dir: Path, data: Dataset, tmp_path: Path) -> None:
         assert rates[schedule] == pytest.approx(np.where(steps < 3, rise, fall), abs=1e-9)
 
 
+def test_a_run_of_one_step_learns_and_says_what_it_left_out(
+    tiny_model_dir: Path, data: Dataset, tmp_path: Path
+) -> None:
+    sft = replace(SHORT, batch_size=64, warmup=0.03)
+    sft(str(tiny_model_dir), data, tmp_path / "one", 0)
+    assert pq.read_table(tmp_path / "one" / "loss.parquet")["learning_rate"].to_pylist() == [sft.learning_rate]
+    long = write_rows(tmp_path / "long.parquet", [*sums(8), *[(Message("user", "why " * 400), ROWS[0][1])] * 2])
+    replace(sft, warmup=0.0)(str(tiny_model_dir), long, tmp_path / "cut", 0)
+    [note] = json.loads((tmp_path / "cut" / "training.json").read_text())["notes"]
+    assert note.startswith("trained on 8 of 10 rows, 2 no_label_tokens (max_length is ")
+
+
 def test_an_adapter_is_saved_with_its_base_and_reloads_exactly(
     tiny_model_dir: Path, data: Dataset, tmp_path: Path
 ) -> None:
@@ -262,3 +274,5 @@ def test_data_that_cannot_be_trained_on_is_refused(tiny_model_dir: Path, data: D
         SHORT(str(tmp_path / "nowhere"), data, out, 0)
     with pytest.raises(InputError, match="no such file"):
         SHORT(base, replace(data, path=tmp_path / "nowhere.parquet"), out, 0)
+    with pytest.raises(InputError, match=r"fsdp 'full_shard' spreads .* over several processes, and this run has one"):
+        replace(SHORT, fsdp="full_shard")(base, data, out, 0)

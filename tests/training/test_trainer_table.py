@@ -58,6 +58,10 @@ def test_the_published_settings_of_scorers() -> None:
         ({"batch_size": 8.0}, "batch_size is 8.0; give a whole number"),
         ({"packing": 1}, "packing is 1; give true or false"),
         ({"deepspeed": 3}, "deepspeed is 3; give a mapping or a text or nothing"),
+        ({"deepspeed": {}}, "deepspeed is empty, which changes nothing; give its settings, or leave it out"),
+        ({"deepspeed": ""}, "deepspeed is empty"),
+        ({"fsdp": "full_shard", "fsdp_config": {}}, "fsdp_config is empty"),
+        ({"fsdp_config": {"min_num_params": 7}}, "fsdp_config does nothing without fsdp"),
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
     ],
 )
@@ -67,7 +71,8 @@ def test_wrong_parameters_are_named(params: dict[str, Any], message: str) -> Non
 
 
 def test_naming_a_trainer_loads_no_heavy_library() -> None:
-    code = "import sys, training.table, training.guard, eval.table, eval.compare, eval.overlap, eval.statistics"
+    training = "import sys, training.table, training.guard, training.resume"
+    code = f"{training}, eval.table, eval.compare, eval.overlap, eval.statistics"
     check = "print(sorted({'torch', 'transformers', 'trl', 'peft', 'datasets', 'scipy'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", f"{code}; {check}"], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -57,7 +56,8 @@ from warehouse.records import Dataset
 
 base, data, out, runs, weights = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), *map(json.loads, sys.argv[4:])
 world = World(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
-torch.distributed.init_process_group("gloo")
+meeting = f"file://{out}/meeting"
+torch.distributed.init_process_group("gloo", init_method=meeting, rank=world.rank, world_size=world.size)
 
 class Breaks(transformers.TrainerCallback):
     def on_step_begin(self, args, state, control, model, **_):
@@ -96,11 +96,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def shared(tiny_model_dir: Path, data: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the runs that two processes shared."""
     out = tmp_path_factory.mktemp("shared")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     given = [str(tiny_model_dir), str(data.path), str(out), json.dumps(RUNS), json.dumps(WEIGHTS.tolist())]
-    places = {"WORLD_SIZE": str(SIZE), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    places = {"WORLD_SIZE": str(SIZE), "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROCESS, *given],

@@ -50,7 +50,7 @@ def imported(path: Path) -> list[Example]:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("name", FORMATS)
-@QUIET
+@settings(QUIET, max_examples=10)
 @given(data=st.data())
 def test_round_trip(tmp_path: Path, name: str, suffix: str, data: st.DataObject) -> None:
     examples = data.draw(st.lists(EXAMPLES[name], min_size=1, max_size=4))

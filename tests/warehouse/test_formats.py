@@ -10,7 +10,7 @@ import pytest
 
 from warehouse.export import FORMATS as EXPORTED
 from warehouse.export import SUFFIXES
-from warehouse.formats import FORMATS, ROLES, SOURCE_COLUMNS, Interpreter, known_formats, recognise
+from warehouse.formats import FORMATS, ROLES, SOURCE_COLUMNS, Interpreter, formats, known_formats, recognise
 from warehouse.records import Example
 from warehouse.rejects import Reason, Refused
 from warehouse.sources import COMPRESSIONS, KINDS
@@ -219,15 +219,35 @@ def test_an_error_can_list_every_format() -> None:
     assert recognise(("text", "label")).layouts == ()
 
 
+@pytest.mark.parametrize(
+    ("row", "turns"),
+    [
+        ({"prompt": "a", "kwargs": []}, ["a"]),
+        ({"instruction": "a", "input": "b"}, ["a\n\nb"]),
+        ({"input": "a"}, ["a"]),
+        ({"Question": "a", "context": "b", "system": "c"}, ["c", "a\n\nb"]),
+        ({"prompt": [{"role": "user", "content": "a"}]}, ["a"]),
+        ({"prompt": "a", "completion": "b"}, ["a", "b"]),
+        ({"prompt": "a", "completion": None}, ["a"]),
+    ],
+)
+def test_a_prompt_alone_is_a_row_of_a_test_set(row: dict[str, Any], turns: list[str]) -> None:
+    found = Interpreter("label", unanswered=True)(row)
+    assert isinstance(found, Example)
+    assert [message.content for message in found.messages] == turns
+    alone = Interpreter("label")(row)
+    assert isinstance(alone, Example) is (row.get("completion") == "b")
+
+
 PAGE = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        *(known.name for known in FORMATS),
-        *(name for known in FORMATS for names in known.required.values() for name in names),
-        *(name for known in FORMATS for names in known.optional.values() for name in names),
+        *(known.name for known in formats(unanswered=True)),
+        *(name for known in formats(True) for names in known.required.values() for name in names),
+        *(name for known in formats(True) for names in known.optional.values() for name in names),
         *ROLES, *SOURCE_COLUMNS, *map(str, Reason), *KINDS, *COMPRESSIONS, *SUFFIXES, *EXPORTED,
     ],
 )  # fmt: skip

@@ -1,6 +1,7 @@
 """Lineage: the view and the walk agree with each other and with a plain search, whatever was made from what."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,18 @@ def add(store: Store, stage: str, **parts: Any) -> Artifact:
     return found
 
 
-def bare(home: Path, key: str, stage: str, inputs: Mapping[str, Any]) -> None:
+def bare(home: Path, key: str, stage: str, inputs: Mapping[str, Any], facts: Mapping[str, Any] | None = None) -> None:
     """An artifact that is a manifest and nothing else, under any key."""
     folder = home / "artifacts" / stage / key
     folder.mkdir(parents=True)
-    known = {"params": {}, "model": "", "seed": None, "facts": {}, "created": "2026-01-01T00:00:00+00:00", "seconds": 0}
-    manifest = {"stage": stage, "key": key, "version": 1, "inputs": inputs, "files": {}, **known}
+    known: dict[str, Any] = {
+        "params": {},
+        "model": "",
+        "seed": None,
+        "created": "2026-01-01T00:00:00+00:00",
+        "seconds": 0,
+    }
+    manifest = {"stage": stage, "key": key, "version": 1, "inputs": inputs, "facts": facts or {}, "files": {}, **known}
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -80,6 +87,33 @@ def test_an_evaluation_leads_back_to_its_sources(store: Store) -> None:
     assert rows(store, f"key = '{me}'") == expected
     (store.home / "winnow.duckdb").unlink()
     assert rows(store, f"key = '{me}'") == expected
+
+
+def test_a_checkpoint_leads_to_every_selection_of_its_rows(store: Store) -> None:
+    """Its key knows the rows alone; the manifest notes for whom it was trained."""
+    rows_key, pools = digest("rows"), [digest(f"pool {i}") for i in range(3)]
+    chosen = [digest(f"selection {i}") for i in range(3)]
+    for pool, key, data in zip(pools, chosen, (rows_key, rows_key, digest("others")), strict=True):
+        bare(store.home, pool, "ingest", {})
+        bare(store.home, key, "select", {"pool": pool}, {"data": data})
+    tuned, asked = digest("tuned"), digest("asked")
+    bare(store.home, tuned, "train", {"data": rows_key}, {"rows_from": chosen[0]})
+    bare(store.home, asked, "evaluate", {"checkpoint": tuned})
+    found = {(row[4], row[2]) for row in rows(store, f"key = '{asked}' AND depth > 1")}
+    both = {("checkpoint.data", key) for key in chosen[:2]} | {("checkpoint.data.pool", key) for key in pools[:2]}
+    assert found == both
+    assert set(lineage.ancestry(store.home, [asked], alike=True)) == {asked, tuned, *chosen[:2], *pools[:2]}
+    # what must stay for it, or is sent along: one is enough
+    assert set(lineage.ancestry(store.home, [asked])) == {asked, tuned, chosen[0], pools[0]}
+    assert set(lineage.ancestry(store.home, [asked, chosen[1]])) == {asked, tuned, chosen[1], pools[1]}
+    shutil.rmtree(store.home / "artifacts" / "select" / chosen[0])
+    assert {row[2] for row in rows(store, f"key = '{asked}' AND role = 'checkpoint.data'")} == {chosen[1]}
+    shutil.rmtree(store.home / "artifacts" / "select" / chosen[1])
+    assert rows(store, f"key = '{asked}' AND depth > 1") == [
+        (asked, "evaluate", chosen[0], "gone", "checkpoint.data", 2)
+    ]
+    nodes = lineage.ancestry(store.home, [asked], alike=True)
+    assert [(role, nodes[key].stage) for role, key in nodes[tuned].inputs] == [("data", "gone")]
 
 
 def test_roles_of_nested_lists_and_of_what_is_gone(store: Store) -> None:

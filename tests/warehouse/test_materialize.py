@@ -13,7 +13,7 @@ from warehouse import materialize as module
 from warehouse.ask import ask
 from warehouse.errors import InputError
 from warehouse.materialize import KEEP, materialize
-from warehouse.records import Example, Message
+from warehouse.records import Example, Message, digest
 from warehouse.store import Store, Work
 from warehouse.tables import CHECKPOINT, DROPS, SELECTED, SELECTION, write_rows
 from warehouse.views import VIEWS
@@ -94,10 +94,30 @@ def test_only_what_was_asked_for_is_in_it(
             assert connection.execute(sql).fetchall() == expected, table
         (orphans,) = connection.execute("SELECT count(*) FROM samples ANTI JOIN pools USING (pool)").fetchall()[0]
         assert orphans == 0
-        tuned = connection.execute(
-            "SELECT count(*) FROM checkpoints c JOIN selections s ON c.data = s.selection"
-        ).fetchall()
+        tuned = connection.execute("SELECT count(*) FROM checkpoints JOIN selections USING (data)").fetchall()
         assert tuned == [(len(expected),)]
+
+
+def test_a_pool_comes_without_another_that_gave_the_same_rows(tmp_path: Path) -> None:
+    """The checkpoint was trained for a selection of the first pool; the one of the second chose the same rows."""
+    store = Store.open(tmp_path / "home")
+    pools = [add(store, name, n) for n, name in enumerate(("one", "two"), 2)]
+    chosen = [Work("select", 2, {}, {"pool": pool}) for pool in pools]
+    data = digest("rows")
+    for pool, work in zip(pools, chosen, strict=True):
+        with store.write(work) as draft:
+            summary = {"selection": work.key, "pool": pool, "method": "random", "budget": 1, "seed": 0, "data": data}
+            write_rows(draft.folder / "selection.parquet", SELECTION, [summary])
+            draft.facts["data"] = data
+    tuned = Work("train", 2, {}, {"data": data})
+    with store.write(tuned) as draft:
+        write_rows(draft.folder / "checkpoint.parquet", CHECKPOINT, [{"checkpoint": tuned.key, "data": data}])
+        draft.facts["rows_from"] = chosen[0].key
+    materialize(store.home, ["two"], tmp_path / "m.duckdb", force=False, tell=told)
+    with opened(tmp_path / "m.duckdb") as connection:
+        assert connection.execute("SELECT name FROM pools").fetchall() == [("two",)]
+        joined = "SELECT selection FROM checkpoints JOIN selections USING (data) WHERE checkpoint = ?"
+        assert connection.execute(joined, [tuned.key]).fetchall() == [(chosen[1].key,)]
 
 
 def test_no_path_of_the_home_is_in_it(home: Path, tmp_path: Path) -> None:

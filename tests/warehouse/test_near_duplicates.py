@@ -40,7 +40,7 @@ def as_sets(found: Fingerprints) -> list[set[int]]:
 
 def brute_force(found: Fingerprints, alive: np.ndarray, threshold: float, compared: int) -> NearDuplicates:
     """The law, word for word: rows are compared bands by turns, nearest first."""
-    sets, kept, dropped, limited = as_sets(found), [], [], 0
+    sets, kept, dropped, limited = as_sets(found), [], [], []
     for i in np.flatnonzero(alive):
         mates = [
             [j for j in reversed(kept) if found.keys[band, i] == found.keys[band, j]] for band in range(len(found.keys))
@@ -52,12 +52,10 @@ def brute_force(found: Fingerprints, alive: np.ndarray, threshold: float, compar
             dropped.append(near[0])
         else:
             kept.append(i)
-            limited += len(turns) > compared
+            limited += [i] if len(turns) > compared else []
     rows, witnesses, values = zip(*dropped, strict=True) if dropped else ((), (), ())
-    keys = found.keys[:, alive]
-    counts = [{key: (band == key).sum() for key in band} for band in keys]
-    sharing = sum(any(counts[band][key] > 1 for band, key in enumerate(column)) for column in keys.T)
-    return NearDuplicates(np.array(rows, int), np.array(witnesses, int), np.array(values, float), limited, sharing)
+    arrays = np.array(rows, int), np.array(witnesses, int), np.array(values, float)
+    return NearDuplicates(len(alive), *arrays, np.array(limited, int))
 
 
 def same(first: NearDuplicates, second: NearDuplicates) -> bool:
@@ -65,7 +63,7 @@ def same(first: NearDuplicates, second: NearDuplicates) -> bool:
         first.rows.tolist() == second.rows.tolist()
         and first.witnesses.tolist() == second.witnesses.tolist()
         and first.similarities.tolist() == second.similarities.tolist()
-        and (first.limited, first.compared) == (second.limited, second.compared)
+        and (first.n, first.limited.tolist()) == (second.n, second.limited.tolist())
     )
 
 
@@ -86,10 +84,17 @@ def test_the_law_whatever_the_shards_the_blocks_and_the_cache(tmp_path_factory, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "BLOCK", data.draw(st.sampled_from([1, 50, 2**22])))
         patch.setattr(module.resource, "getrlimit", lambda _: (data.draw(st.sampled_from([2, 1000])), -1))
-        found = near_duplicates(
-            shards, alive, threshold, compared=compared, cache=data.draw(st.sampled_from([10, 90, 2**16]))
-        )
+        limits = {"compared": compared, "cache": data.draw(st.sampled_from([10, 90, 2**16]))}
+        found = near_duplicates(shards, alive, threshold, **limits)
+        grown = None
+        for count in sorted(data.draw(st.lists(st.integers(0, len(shards)), max_size=3))):
+            first = [0, *cuts, n][count]
+            grown = near_duplicates(shards[:count], alive[:first], threshold, earlier=grown, **limits)
+        grown = near_duplicates(shards, alive, threshold, earlier=grown, **limits)
     assert same(found, expected)
+    assert same(grown, expected)
+    first = [0, *cuts, n][-2]
+    assert same(found.first(first), brute_force(prints(contents, ngram=2), alive[:first], threshold, compared))
 
 
 def planted(similarity: float, pairs: int, rng: np.random.Generator, length: int = 204) -> np.ndarray:
@@ -146,7 +151,7 @@ def test_many_rows_of_one_template_are_few_comparisons(tmp_path, monkeypatch):
     found = near_duplicates([tmp_path])
     assert len(found.rows) == n - 1
     assert (found.witnesses == 0).all()
-    assert found.limited == 0
+    assert not len(found.limited)
     assert len(looked) == 1
 
 
@@ -156,7 +161,7 @@ def test_rows_that_share_a_bucket_and_stay_are_compared_with_a_bounded_number_an
     Fingerprints(np.ones((2, n), np.uint64), sets, layout, 5).save(tmp_path)
     found = near_duplicates([tmp_path], compared=100)
     assert len(found.rows) == 0
-    assert found.limited == n - 51  # entry 50 has 50 before it, met in both bands
+    assert found.limited.tolist() == list(range(51, n))  # entry 50 has 50 before it, met in both bands
 
 
 def test_a_dropped_row_is_nobodys_witness(tmp_path):
@@ -174,14 +179,14 @@ def test_rows_that_are_not_alive_take_no_part(tmp_path):
     shards = saved(pa.array(["one two three"] * 4), tmp_path, [2])
     assert near_duplicates(shards, np.array([False, True, False, True])).rows.tolist() == [3]
     assert near_duplicates(shards).witnesses.tolist() == [0, 0, 0]
-    assert near_duplicates(shards, np.zeros(4, bool)).compared == 0
+    assert near_duplicates(shards, np.zeros(4, bool)).rows.tolist() == []
 
 
 def test_nothing_to_compare(tmp_path):
     assert near_duplicates([]).rows.tolist() == []
     shards = saved(pa.array(["a", "b"]), tmp_path, [0, 0, 2])
     assert near_duplicates(shards).rows.tolist() == []
-    assert near_duplicates(saved(pa.array([], pa.string()), tmp_path / "none", [])).compared == 0
+    assert near_duplicates(saved(pa.array([], pa.string()), tmp_path / "none", [])).n == 0
 
 
 def test_a_shard_cut_short_is_named(tmp_path):

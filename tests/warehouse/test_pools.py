@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pool_files import ingest, write_pool
 
-from warehouse import pool_writer, pools
+from warehouse import pool_writer, pools, shards
 from warehouse.errors import InputError
 from warehouse.pool_writer import Prepared, identify, prepare
 from warehouse.pools import Funnel, PoolReader, probe
@@ -164,6 +164,40 @@ def test_generated_rows_obey_the_same_laws(example: Example, reason: Reason) -> 
     assert isinstance(refused, Refused)
     assert refused.reason is reason
     refused.detail.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("roles", "kept", "kept_without_a_reply"),
+    [
+        ("user", False, True),
+        ("system user", False, True),
+        ("user assistant", True, True),
+        ("user assistant user", True, True),
+        ("user system", False, False),
+        ("system", False, False),
+        ("assistant", False, False),
+        ("", False, False),
+    ],
+)
+def test_a_test_set_keeps_rows_that_end_with_what_a_user_asks(
+    roles: str, kept: bool, kept_without_a_reply: bool
+) -> None:
+    example = Example(tuple(Message(role, role) for role in roles.split()), "s")  # type: ignore[arg-type]
+    assert isinstance(prepare(example), Prepared) is kept
+    assert isinstance(prepare(example, unanswered=True), Prepared) is kept_without_a_reply
+
+
+def test_a_test_set_may_hold_prompts_alone(tmp_path: Path) -> None:
+    rows = [{"question": "a", "answer": "b"}, {"question": "c"}, {"question": "d", "answer": None}, {"question": " "}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    [piece] = shards.pieces(locate(str(tmp_path / "rows.jsonl")))
+    assert shards.write_shard(piece, tmp_path / "test", unanswered=True) == (4, 3, {"no_user_turn": 1})
+    dropped = {"null_content": 1, "unknown_columns": 2}
+    assert shards.write_shard(piece, tmp_path / "pool") == (4, 1, dropped)
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "a", "kwargs": []}\n')
+    pools.probe(str(tmp_path / "prompts.jsonl"), unanswered=True)
+    with pytest.raises(InputError, match="no known format has these columns: prompt, kwargs"):
+        pools.probe(str(tmp_path / "prompts.jsonl"))
 
 
 def test_meta_comes_back_as_it_was(tmp_path: Path) -> None:

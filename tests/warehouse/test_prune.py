@@ -96,6 +96,21 @@ def test_what_a_kept_run_needs_stays(store: Store) -> None:
     assert left(store) == set()
 
 
+def test_of_the_selections_of_the_same_rows_those_of_kept_runs_stay(store: Store) -> None:
+    """The checkpoint was trained for the first; a later run chose the same rows, and found it."""
+    chosen = [Work("select", 1, {"n": n}) for n in range(2)]
+    tuned = Work("train", 1, {}, {"data": digest("rows")})
+    for work, facts in [*((each, {"data": digest("rows")}) for each in chosen), (tuned, {"rows_from": chosen[0].key})]:
+        with store.write(work) as draft:
+            draft.facts.update(facts)
+    log(store, 1, chosen[0].key, tuned.key)
+    log(store, 2, chosen[1].key, tuned.key)
+    assert checked(store, 1).artifacts == 1
+    assert left(store) == {chosen[1].key, tuned.key}
+    log(store, 3, tuned.key)  # an evaluation of what is there: it names no selection, and one is needed
+    assert checked(store, 1).artifacts == 0
+
+
 @pytest.mark.parametrize("status", [None, "failed", "cancelled"])
 def test_a_run_that_did_not_finish_keeps_its_things_for_a_while(store: Store, status: str | None) -> None:
     one = add(store, "one")

@@ -146,6 +146,18 @@ def test_a_key_brings_what_it_needs_and_no_more(store: Store, url: str, tmp_path
     assert {a.key for a in Store(tmp_path / "other").artifacts()} == {chosen.key, chosen.manifest["inputs"]["pool"]}
 
 
+def test_a_checkpoint_brings_the_selection_that_it_was_trained_on(store: Store, url: str, tmp_path: Path) -> None:
+    """Its key knows the rows alone; of two selections that chose them one is enough."""
+    tuned = Work("train", 1, {}, {"data": digest("rows")})
+    first, second = (add(store, "select", {"n.txt": b"n"}, params={"n": n}) for n in (1, 2))
+    with store.write(tuned) as draft:
+        draft.facts.update(rows_in=1, rows_out=1, dropped={}, rows_from=second.key)
+    assert push(store, url, tuned.key).artifacts == 2
+    pull(tmp_path / "other", url, tuned.key)
+    assert {artifact.key for artifact in Store(tmp_path / "other").artifacts()} == {second.key, tuned.key}
+    assert push(store, url, first.key).artifacts == 1
+
+
 def test_a_run_brings_its_log_and_its_stages(store: Store, url: str, tmp_path: Path) -> None:
     assert (push(store, url, RUN[:12]).artifacts, push(store, url).artifacts) == (2, 1)
     got = pull(tmp_path / "other", url, RUN)
@@ -225,6 +237,7 @@ HOSTILE = {
     "other parameters": lambda card: card["params"].update(more=1),
     "no files": lambda card: card.pop("files"),
     "files of another kind": lambda card: card.update(files=[1]),
+    "facts of another kind": lambda card: card.update(facts=["rows_from"]),
 }
 
 

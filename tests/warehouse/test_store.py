@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from warehouse import store as module
 from warehouse.errors import InputError
-from warehouse.store import Store, Work
+from warehouse.store import Store, Work, sha256_file
 
 WORK = Work("make", 1, {"n": 3}, {"pool": "p"}, seed=0)
 
@@ -69,6 +71,43 @@ def test_every_part_is_in_the_key() -> None:
 def test_a_value_without_one_spelling_is_refused(value: object) -> None:
     with pytest.raises((TypeError, ValueError)):
         _ = Work("make", 1, {"n": value}).key
+
+
+def test_links_to_a_finished_artifact_keep_its_hashes_and_all_else_is_hashed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, WORK)
+    whole, hashed = Work("assemble", 1), list[str]()
+
+    def noting(path: Path) -> str:
+        hashed.append(path.name)
+        return sha256_file(path)
+
+    with monkeypatch.context() as patch, store.write(whole) as draft:
+        artifact = store.find(WORK)
+        assert artifact is not None
+        patch.setattr(module, "sha256_file", noting)
+        draft.shares(artifact)
+        os.link(artifact.folder / "rows.txt", draft.folder / "linked.txt")
+        shutil.copyfile(artifact.folder / "rows.txt", draft.folder / "copied.txt")
+        (draft.folder / "other.txt").write_text("more")
+    made = store.find(whole)
+    assert made is not None
+    assert made.faults() == []
+    assert hashed == ["copied.txt", "other.txt"]
+    assert made.manifest["files"]["linked.txt"] == artifact.manifest["files"]["rows.txt"]
+
+
+def test_beyond_what_is_hashed_sizes_alone_are_checked(store: Store) -> None:
+    fill(store, WORK, "rows")
+    rows = store.folder(WORK.stage, WORK.key) / "rows.txt"
+    rows.write_text("rowx")
+    found = store.find(WORK, hash_up_to=3)
+    assert found is not None
+    assert found.bytes == 4
+    assert store.find(WORK, hash_up_to=4) is None
+    rows.write_text("row")
+    assert store.find(WORK, hash_up_to=0) is None
 
 
 def test_a_failed_block_leaves_nothing(store: Store) -> None:

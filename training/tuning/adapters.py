@@ -6,12 +6,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from training.tuning.anatomy import ALL_LINEAR, Anatomy, Targets
+from training.tuning.fitting import anatomy_of
 from training.tuning.protocol import Setting
 from training.tuning.whole import Whole
 from warehouse.errors import InputError
 
-ALL_LINEAR = "all-linear"
-Targets = str | tuple[str, ...]
 RANGES: Mapping[str, tuple[float, float]] = {
     "rank": (1, 4096),
     "alpha": (1, 1 << 16),
@@ -39,16 +39,10 @@ class Adapter(Whole):
 
 
 def adapted(network: Any, config: Any) -> Any:
-    """The network with a fresh adapter. Raises `InputError` for targets that it does not have or that do not fit."""
+    """The network with a fresh adapter. Raises `InputError` for one that does not fit."""
     from peft import get_peft_model
 
-    from training.tuning.zeros import linear_layers
-
-    # looked at before: where peft gives up half way, modules have other names
-    known = ", ".join(sorted({name.rpartition(".")[2] for name, _ in linear_layers(network)}))
-    named = config.target_modules
-    if ends := sorted({"lm_head", "embed_tokens"} & set([] if isinstance(named, str) else named)):
-        raise InputError(f"embeddings and head get no adapter: take {', '.join(ends)} out of targets; known: {known}")
+    known = anatomy_of(network).names  # where peft gives up half way, modules have other names
     try:
         return get_peft_model(network, config)
     except ValueError as error:
@@ -98,6 +92,9 @@ class Lora(Adapter):
     alpha: int = 32
     dropout: float = 0.0
     targets: Targets = ALL_LINEAR
+
+    def check(self, model: Anatomy) -> None:
+        model.targeted(self.targets)
 
     def prepare(self, network: Any, setting: Setting) -> Any:
         return adapted(network, self.config(self.options()))
@@ -152,11 +149,16 @@ class TakenOut(Lora):
 
     alpha: int = 16
 
+    def check(self, model: Anatomy) -> None:
+        for name, shape in model.targeted(self.targets).items():
+            if (found := min(shape)) < self.rank:
+                raise InputError(
+                    f"tuning {self.NAME!r}: rank is {self.rank}, but {name} has {found} directions; give at most "
+                    f"{found}, or other targets"
+                )
+
     def prepare(self, network: Any, setting: Setting) -> Any:
         wrapped = adapted(network, self.config(self.options()))
-        for name, factor in weights_of(wrapped).items():
-            if (found := min(factor.shape)) < self.rank:
-                raise InputError(f"rank is {self.rank}, but {name} has {found} directions; give at most {found}")
         wrapped.first_factors = {name: weight.detach().clone() for name, weight in weights_of(wrapped).items()}
         return wrapped
 
@@ -209,13 +211,21 @@ class Ia3(Adapter):
     targets: tuple[str, ...] = ("k_proj", "v_proj", "down_proj")
     feedforward: tuple[str, ...] = ("down_proj",)
 
+    def __post_init__(self) -> None:
+        Adapter.__post_init__(self)
+        if absent := [name for name in self.feedforward if name not in self.targets]:
+            raise InputError(
+                f"tuning 'ia3': every name in feedforward must be in targets; found {', '.join(absent)} in feedforward "
+                "alone"
+            )
+
+    def check(self, model: Anatomy) -> None:
+        model.targeted(self.targets)
+
     def prepare(self, network: Any, setting: Setting) -> Any:
         from peft import IA3Config
 
-        try:
-            config = IA3Config(
-                target_modules=list(self.targets), feedforward_modules=list(self.feedforward), task_type="CAUSAL_LM"
-            )
-        except ValueError as error:
-            raise InputError(f"tuning 'ia3': every name in feedforward must be in targets: {error}") from error
+        config = IA3Config(
+            target_modules=list(self.targets), feedforward_modules=list(self.feedforward), task_type="CAUSAL_LM"
+        )
         return adapted(network, config)

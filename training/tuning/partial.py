@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from training.tuning.anatomy import Anatomy
 from training.tuning.protocol import Setting
 from training.tuning.whole import Whole
 from warehouse.errors import InputError
@@ -56,14 +57,11 @@ class Lisa(Partial):
     layers: int = 2
     interval: int = 20
 
-    def prepare(self, network: Any, setting: Setting) -> Any:
-        from training.tuning.blocks import layers_of
-
-        if self.layers > (found := len(layers_of(network))):
+    def check(self, model: Anatomy) -> None:
+        if model.layers is not None and self.layers > model.layers:
             raise InputError(
-                f"lisa: layers is {self.layers}, but the model has {found}; give fewer, or tune it with full"
+                f"lisa: layers is {self.layers}, but the model has {model.layers}; give fewer, or tune it with full"
             )
-        return network
 
     def arguments(self) -> dict[str, Any]:
         return {"ddp_find_unused_parameters": True}  # several processes would wait for gradients of frozen layers

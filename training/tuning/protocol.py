@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from training.tuning.anatomy import Anatomy
 from warehouse.records import Spec
 
 
@@ -27,6 +28,7 @@ class Setting:
 class Tuning(Protocol):
     """A frozen dataclass of hyper-parameters. `training.tuning.whole.Whole` has the answers that most tunings share.
 
+    check      raises `InputError` where it does not fit a model, as far as layers and linear modules tell
     prepare    the network as the trainer gets it, before trainer and optimizer are built: wrapped, partly frozen, ...
                torch's generator is seeded with the run's seed before
     arguments  what changes in trl's `SFTConfig`
@@ -39,6 +41,8 @@ class Tuning(Protocol):
 
     @property
     def spec(self) -> Spec: ...
+
+    def check(self, model: Anatomy) -> None: ...
 
     def prepare(self, network: Any, setting: Setting) -> Any: ...
 

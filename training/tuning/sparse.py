@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from training.tuning.adapters import ALL_LINEAR, Adapter, Targets, adapted, as_given
+from training.tuning.adapters import Adapter, adapted, as_given
+from training.tuning.anatomy import ALL_LINEAR, Anatomy, Targets
 from training.tuning.protocol import Setting
+from warehouse.errors import InputError
 
 Choice = Callable[[Any, int], Any]
 """Of a weight (m, n), which k entries move: a mask of its shape, of its type."""
@@ -23,6 +25,14 @@ class Shira(Adapter):
 
     rank: int = 16
     targets: Targets = ALL_LINEAR
+
+    def check(self, model: Anatomy) -> None:
+        for name, (m, n) in model.targeted(self.targets).items():
+            if (moved := self.rank * (m + n)) > m * n:
+                raise InputError(
+                    f"tuning {self.NAME!r}: rank is {self.rank}, which moves {moved:,} entries, but {name} has "
+                    f"{m * n:,}; give a rank of at most {m * n // (m + n)}, or other targets"
+                )
 
     def prepare(self, network: Any, setting: Setting) -> Any:
         from peft import ShiraConfig
@@ -61,7 +71,7 @@ class _Mask:
 
     def __call__(self, layer: Any, r: int, **_: Any) -> Any:
         weight = layer.weight.detach()
-        return self.choice(weight, min(r * sum(weight.shape), weight.numel()))
+        return self.choice(weight, r * sum(weight.shape))
 
 
 class _AtRandom:

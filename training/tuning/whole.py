@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
+from training.tuning.anatomy import Anatomy
 from training.tuning.protocol import Setting
 from warehouse.records import Spec
 
@@ -19,6 +20,9 @@ class Whole:
         """Rebuilds this tuning: `TUNINGS[name](**params)`."""
         params = asdict(self)  # type: ignore[call-overload]  # every subclass is a dataclass
         return Spec(self.NAME, {name: list(v) if isinstance(v, tuple) else v for name, v in params.items()})
+
+    def check(self, model: Anatomy) -> None:
+        """It fits every model."""
 
     def prepare(self, network: Any, setting: Setting) -> Any:
         return network
