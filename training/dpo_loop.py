@@ -52,11 +52,12 @@ def train(dpo: Dpo, base: str, data: Dataset, out: Path, seed: int) -> None:
     tokenizer, chat = load_tokenizer(folder, dpo.template)
     pairs = guard_pairs(data.path, tokenizer, chat, min(dpo.max_length, positions(folder, dpo.trust_remote_code)))
     start = resume.prepare(out, resume.identity_of(dpo, base, data, seed))
+    begun = resume.steps_done(start)
     with quiet():
         trainer = build(dpo, load(dpo.shared, base, chat.template), pairs, out, seed)
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
         written = write(trainer, dpo.shared, base, out)
-    _record(dpo, trainer, pairs, start, written | {"versions": resume.versions()}, out)
+    _record(dpo, trainer, pairs, begun, written | {"versions": resume.versions()}, out)
     resume.clear(out)
 
 
@@ -184,11 +185,11 @@ def batches(rows: Any, collate: Any, size: int) -> Iterator[dict[str, Any]]:
         yield {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "labels": labels}
 
 
-def _record(dpo: Dpo, trainer: Any, pairs: Guarded, start: Path | None, written: dict[str, Any], out: Path) -> None:
+def _record(dpo: Dpo, trainer: Any, pairs: Guarded, begun: int, written: dict[str, Any], out: Path) -> None:
     """Write `loss.parquet` and `training.json`. The base's pass over the pairs counts among the operations."""
     curve = loss_curve(trainer.state.log_history, dpo.epochs)
     pq.write_table(curve, out / record.LOSS)
-    found = record.facts(dpo.shared, trainer, pairs, start)
+    found = record.facts(dpo.shared, trainer, pairs, begun)
     parameters = found["trainable_parameters"] + found["frozen_parameters"]
     found["flops"] += forward_flops(parameters, int(pairs.lengths.sum()))
     found |= {f"final_{name}": curve[name][-1].as_py() for name in ("margin", "accuracy")}

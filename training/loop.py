@@ -120,6 +120,7 @@ def carry_out(
     tokenizer, chat = load_tokenizer(folder, sft.template)
     longest = min(sft.max_length, positions(folder, sft.trust_remote_code))
     rows = guard(data.path, tokenizer, chat, longest, sft.response_only)
+    begun = resume.steps_done(start)
     batch = shares(sft.step_rows, rows_at_once or sft.batch_size, world.size)
     with quiet():
         loaded = load(sft, base, chat.template)
@@ -129,7 +130,7 @@ def carry_out(
         trainer.train(resume_from_checkpoint=None if start is None else str(start))
         hold_whole(trainer, lambda: prepared(sft, load(sft, base, chat.template), trainer.setting))
         if world.rank == 0:
-            facts = record.facts(sft, trainer, rows, start) | write(trainer, sft, base, out)
+            facts = record.facts(sft, trainer, rows, begun) | write(trainer, sft, base, out)
             record.write(out, sft, trainer, facts | {"versions": resume.versions()})
 
 

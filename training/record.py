@@ -15,7 +15,6 @@ import torch
 from models.network import choose_dtype
 from training.cost import train_flops
 from training.guard import Guarded
-from training.resume import step_of
 from training.sft import Sft
 
 LOSS = "loss.parquet"
@@ -49,8 +48,8 @@ def loss_curve(history: Sequence[dict[str, Any]], epochs: float) -> pa.Table:
     return pa.Table.from_pylist([{name: entry[name] for name in LOSS_SCHEMA.names} for entry in renamed], LOSS_SCHEMA)
 
 
-def facts(sft: Sft, trainer: Any, rows: Guarded, start: Path | None) -> dict[str, Any]:
-    """What was read, dropped and spent, where the run went on from the checkpoint `start`.
+def facts(sft: Sft, trainer: Any, rows: Guarded, begun: int) -> dict[str, Any]:
+    """What was read, dropped and spent, where the run went on after `begun` steps of an earlier one.
 
     `flops` rests on real tokens; memory is the process's peak.
     """
@@ -84,7 +83,7 @@ def facts(sft: Sft, trainer: Any, rows: Guarded, start: Path | None) -> dict[str
         "notes": [
             *notes(sft, trainer.args.world_size, trainer.args.per_device_train_batch_size),
             *_left_out(rows, sft.max_length),
-            *([] if start is None else [f"goes on from step {step_of(start)}"]),
+            *([f"goes on from step {begun}"] if begun else []),
         ],
         "trainer": dict(sft.spec.params),
     }

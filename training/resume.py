@@ -59,6 +59,14 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
+def steps_done(checkpoint: Path | None) -> int:
+    """Optimizer steps before a checkpoint, whatever its folder is called; 0 without one. It may be removed later."""
+    if checkpoint is None:
+        return 0
+    done: int = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))["global_step"]
+    return done
+
+
 def mark_whole(checkpoint: Path) -> None:
     """Call when all files of a checkpoint are written: they are on the disk before the marker is."""
     files = [path for path in sorted(checkpoint.rglob("*")) if path.is_file() and path.name != MARKER]

@@ -6,12 +6,12 @@ from math import ceil, floor
 
 
 def rising(steps: int, warmup: float) -> int:
-    """Steps over which the rate rises from 0: the share `warmup` of `steps`, rounded down.
+    """Steps over which the rate rises from 0: the share `warmup` of `steps`, rounded up as in transformers.
 
-    transformers rounds up: then the one step of a run of one step has the rate 0, and a model is told as tuned that is
-    its base.
+    Rounding takes no more than a tenth of a run: else the one step of a run of one step has the rate 0, and a model is
+    told as tuned that is its base.
     """
-    return floor(steps * warmup + 1e-9)
+    return min(ceil(steps * warmup), floor(steps * max(warmup, 0.1) + 1e-9))
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class Watched(transformers.Trainer):
         self._rows.update(rows)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The schedule of transformers, after a rise of whole steps."""
+        """The schedule of transformers, after a rise that leaves room for it."""
         if self.args.warmup_steps < 1:
             self.args.warmup_steps = rising(num_training_steps, self.args.warmup_steps)
         return super().create_scheduler(num_training_steps, optimizer)

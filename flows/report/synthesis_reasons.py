@@ -180,7 +180,7 @@ OUTCOMES = {
     "length": "answered, cut at its token limit",
     "filtered": "held back by a content filter",
     "anomaly": "an empty or unreadable reply",
-    "foreign": "a page of some other server in place of a reply",
+    "foreign": "a page, and no reply of a model",
     "transient": "server or network fault",
     "throttle": "too many requests",
     "fatal": "stopped: a person must act",

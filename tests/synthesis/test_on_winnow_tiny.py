@@ -105,7 +105,7 @@ def test_r_tuning_is_sure_of_the_facts_that_the_model_was_taught(tmp_path: Path)
     known = {row.sample_id for row in taught}
     agree = wilson(sum(row["sure"] == (row["parents"][0] in known) for row in rows), len(rows))
     assert agree.n == 24
-    assert agree.low > 0.8
+    assert agree.low > 0.7
 
 
 def test_wilson_s_interval_is_the_worked_one() -> None:
