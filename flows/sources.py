@@ -82,7 +82,8 @@ def prepare(
             reasons = ", ".join(f"{n:,} {reason}" for reason, n in made.manifest["facts"]["dropped"].items())
             without.append(f"{source.synthesize} accepted none ({reasons or 'nothing was made'})")
     if not found:
-        raise InputError(f"{name} has no rows: {'; '.join(without)}; the view `rejects` says why, row by row")
+        more = "; raise `spend` for those over budget" if any("over_budget" in each for each in without) else ""
+        raise InputError(f"{name} has no rows: {'; '.join(without)}; the view `rejects` says why, row by row{more}")
     return ingest(run, name, found, workers, unanswered=unanswered)
 
 

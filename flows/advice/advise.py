@@ -40,6 +40,11 @@ def _check_pilots(recipe: Recipe, asked: Advise, needs: Needs) -> None:
     sizes = pilots_of(asked).sizes
     if recipe.train is None:
         raise InputError(f"advisor {asked.advisor!r} learns from pilot runs: give `train`, `test` and `tasks`")
+    if recipe.train.then or recipe.train.merge:
+        raise InputError(
+            "pilot runs have one stage, so advice would be for another training than the recipe's: leave out "
+            "`train.then` and `train.merge` (`train.then=[] train.merge=null` on the command line)"
+        )
     if asked.budget is None:
         raise InputError(f"advisor {asked.advisor!r} forecasts for a number of rows: give `advise.budget`")
     if len(sizes) < needs.pilots:

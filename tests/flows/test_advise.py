@@ -284,6 +284,8 @@ def test_what_is_wrong_is_said_before_anything_is_trained(
 def test_training_is_asked_for_where_an_advisor_learns_from_it(recipe: Path) -> None:
     with pytest.raises(InputError, match="give `train`, `test` and `tasks`"):
         check(recipes.load(recipe, ["train=null", "tasks=[]"]))
+    with pytest.raises(InputError, match="leave out `train.then` and `train.merge`"):
+        check(recipes.load(recipe, ["train.merge={name: mean}", "seeds=[0, 1]"]))
 
 
 def test_runs_that_no_values_could_make_enough_are_refused(recipe: Path, home: Path) -> None:
