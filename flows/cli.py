@@ -222,12 +222,14 @@ def report(
 
 @app.command()
 def doctor(
-    recipe: Annotated[Path | None, typer.Argument(help="Also check what this recipe needs.")] = None, home: Home = None
+    recipe: Annotated[Path | None, typer.Argument(help="Also check what this recipe needs.")] = None,
+    overrides: Overrides = None,
+    home: Home = None,
 ) -> None:
     """Check the install, the home, the server, the model and the memory, and say what to do."""
     from flows.doctor import examine
 
-    findings = examine(home_of(home), recipe)
+    findings = examine(home_of(home), recipe, overrides or ())
     for finding in findings:
         typer.echo(str(finding))
     raise typer.Exit(0 if all(finding.good for finding in findings) else 1)

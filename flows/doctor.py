@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -43,8 +43,8 @@ class Finding:
         return f"{'ok ' if self.good else 'BAD'}  {self.subject:<10} {self.text}"
 
 
-def examine(home: Path, recipe: Path | None) -> list[Finding]:
-    """Everything that can be checked without starting work."""
+def examine(home: Path, recipe: Path | None, overrides: Sequence[str] = ()) -> list[Finding]:
+    """Everything that can be checked without starting work; a recipe with its overrides."""
     checks: dict[str, Callable[[], str]] = {
         "python": _python,
         "packages": _packages,
@@ -56,7 +56,7 @@ def examine(home: Path, recipe: Path | None) -> list[Finding]:
         "model": lambda: f"winnow-tiny is here ({fingerprint('winnow-tiny')[:12]})",
     }
     if recipe is not None:
-        checks["recipe"] = lambda: _recipe(recipe)
+        checks["recipe"] = lambda: _recipe(recipe, overrides)
     return list(_findings(checks))
 
 
@@ -147,17 +147,30 @@ def _server(home: Path) -> str:
     return f"Prefect answers at {url}" if url else "no Prefect server yet; the first run starts one"
 
 
-def _recipe(path: Path) -> str:
-    from flows.race import check
+def _recipe(path: Path, overrides: Sequence[str]) -> str:
+    from flows.jobs import JOBS
 
-    recipe = recipes.load(path)
+    recipe = recipes.load(path, overrides)
     given = [source for source in (*recipe.pool, *recipe.target, *recipe.test) if source.path is not None]
     if missing := [fault for source in given if (fault := _fault(source, Path(recipe.data)))]:
         raise InputError("; ".join(missing))
-    check(recipe)
-    return (
-        f"{path}: {len(recipe.methods)} methods, budgets {recipe.budgets}, seeds {recipe.seeds}; all it names is there"
-    )
+    verbs = verbs_of(recipe)
+    for verb in verbs:
+        JOBS[verb].check(recipe)
+    asked = f"{len(recipe.methods)} methods, budgets {recipe.budgets}, seeds {recipe.seeds}; " if recipe.methods else ""
+    return f"{path}: for {', '.join(f'`winnow {verb}`' for verb in verbs)}: {asked}all it names is there"
+
+
+def verbs_of(recipe: recipes.Recipe) -> list[str]:
+    """The commands that a recipe has something for; "run" where it has nothing for any."""
+    there = {
+        "run": recipe.methods,
+        "evaluate": recipe.models,
+        "advise": recipe.advise,
+        "scorers": recipe.scorers,
+        "synth": not recipe.methods and any(source.synthesize for source in recipe.pool),
+    }
+    return [verb for verb, something in there.items() if something] or ["run"]
 
 
 def _fault(source: recipes.Source, data: Path) -> str:

@@ -30,7 +30,22 @@ def test_a_first_recipe_is_whole_once_its_files_are_there(winnow: Winnow, tmp_pa
     write_rows(folder / "target.jsonl", alpaca(3, "word"))
     whole = winnow("doctor", recipe, "--home", tmp_path / "home")
     assert [line for line in whole.out.splitlines() if line.startswith("BAD") and "recipe" in line] == []
+    assert "for `winnow run`: " in whole.out
     assert "all it names is there" in whole.out
+    other = winnow("doctor", recipe, "seeds=[0,0]", "--home", tmp_path / "home")
+    assert "names a value twice" in other.out
+
+
+def test_a_recipe_is_checked_for_what_it_is_for(winnow: Winnow, tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", alpaca(20))
+    recipe = tmp_path / "recipe.yaml"
+    task = "tasks: [{name: exact_match, rows: [{path: rows.jsonl}]}]"
+    recipe.write_text(f"name: x\nmodels: [winnow-tiny]\n{task}\n")
+    said = winnow("doctor", recipe, "--home", tmp_path / "home")
+    assert "for `winnow evaluate`: all it names is there" in said.out
+    recipe.write_text("name: x\npool: [{synthesize: world, params: {rows: 20}}]\n")
+    said = winnow("doctor", recipe, "--home", tmp_path / "home")
+    assert "for `winnow synth`: all it names is there" in said.out
 
 
 def test_init_overwrites_nothing(winnow: Winnow, tmp_path: Path) -> None:
