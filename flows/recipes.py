@@ -398,8 +398,11 @@ def _explain(error: ValidationError, path: Path, node: yaml.Node | None, overrid
         loc = [part for part in problem["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
         key = ".".join(str(part) for part in loc) or "recipe"
         where = f"line {_line(node, loc)}"
-        if any(f"{key}.".startswith(f"{override.split('=')[0]}.") for override in overrides):
+        given = [f"{override.split('=')[0]}." for override in overrides]
+        if any(f"{key}.".startswith(each) or each.startswith(f"{key}.") for each in given):
             where = "override"
+        elif not loc and overrides:
+            where = "with its overrides"
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = f"unknown key{_known_keys(loc)}"

@@ -43,6 +43,11 @@ class Facts:
     failures: FailureSection | None
     again: Again
 
+    @property
+    def only_made(self) -> bool:
+        """Whether the run's job was a synthesis: the one selection that it has takes every row."""
+        return self.head.command == "synth"
+
 
 def collect(home: Path, run_id: str | None) -> Facts:
     """Read everything from the warehouse of `home`. Raises `InputError` for a run that is not there."""

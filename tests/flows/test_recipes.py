@@ -111,6 +111,7 @@ def test_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("name.first=x", "name is a plain value"),
         ("budgets=[", "not valid YAML"),
         ("budgets=[-1]", "override, budgets.0"),
+        ("budgets=[3, 3]", "with its overrides, recipe: `budgets` names a value twice"),
     ],
 )
 def test_overrides_that_are_wrong(tmp_path: Path, override: str, expected: str) -> None:

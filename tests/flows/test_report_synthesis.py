@@ -113,7 +113,8 @@ def test_where_no_model_was_asked_there_is_no_section(tmp_path: Path) -> None:
 
 def test_the_section_leads_where_nothing_was_evaluated_and_ids_are_unique(report: Path) -> None:
     page = report.read_text()
-    assert re.findall(r'<section id="(\w+)"', page)[:2] == ["synthesis", "results"]
+    assert re.findall(r'<section id="(\w+)"', page) == ["synthesis", "funnel", "timings", "again"]
+    assert "Rows were made in this run; nothing was chosen, trained or evaluated." in page
     assert '<pre class="code">winnow synth run apples.yaml --home' in page
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
@@ -277,7 +278,7 @@ def test_hostile_texts_add_no_element_and_no_attribute(hostile: Path, report: Pa
     theirs, ours = Shape.of(hostile), Shape.of(report)
     assert theirs.tags <= ours.tags
     assert theirs.attributes <= ours.attributes
-    assert theirs.links == ours.links
+    assert {link for link in theirs.links if not link.startswith("#")} == {"data:,"}
     assert theirs.scripts == 1
     page = hostile.read_text(encoding="utf-8")
     assert visible(page) == page
