@@ -80,5 +80,7 @@ if __name__ == "__main__":
     parser.add_argument("--scratch", type=Path)
     given, sys.argv[1:] = parser.parse_known_args()
     sizes = [int(text) for text in given.rows.split(",")]
+    if given.scratch is not None:
+        given.scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.scratch) as scratch:
         raise SystemExit(run(lambda: measure(sizes, Path(scratch))))
