@@ -284,7 +284,7 @@ def test_what_is_wrong_is_said_before_anything_is_trained(
 def test_training_is_asked_for_where_an_advisor_learns_from_it(recipe: Path) -> None:
     with pytest.raises(InputError, match="give `train`, `test` and `tasks`"):
         check(recipes.load(recipe, ["train=null", "tasks=[]"]))
-    with pytest.raises(InputError, match="leave out `train.then` and `train.merge`"):
+    with pytest.raises(InputError, match=r"leave out `train.then` and `train.merge`"):
         check(recipes.load(recipe, ["train.merge={name: mean}", "seeds=[0, 1]"]))
 
 
