@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.synthesis_here import Home, different, markdown, wilson, within, worded
+from benchmarks.synthesis_here import Home, different, markdown, within, worded
+from eval.calibration import wilson
 from warehouse.records import Example
 
 STYLES: Mapping[str, str] = {"front": "The answer is {}.", "back": "{} is the answer."}

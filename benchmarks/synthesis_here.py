@@ -1,11 +1,9 @@
 """What the synthesis study works with: generated sums in several wordings, and the project's own flows in one home."""
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -36,7 +34,6 @@ PASSES = 2000  # rows that any training run reads, repeats counted: 125 steps of
 MAX_TOKENS = 24
 TASK = {"name": "numeric_match", "max_tokens": MAX_TOKENS}
 CLEAN = ["duplicate_id", *({"name": name, "action": "off"} for name in ("exact_duplicate", "near_duplicate"))]
-LEVEL = NormalDist().inv_cdf(0.975)
 
 
 def worded(row: Example, rng: np.random.Generator, wordings: Sequence[str] = WORDINGS) -> Example:
@@ -57,14 +54,6 @@ def material(seed: int) -> tuple[list[Example], list[Example]]:
     rng = np.random.default_rng(seed)
     rows = [worded(row, rng) for row in different(seed, POOL + ASKED)]
     return rows[:POOL], rows[POOL:]
-
-
-def wilson(right: int, n: int) -> Estimate:
-    """The 95 % interval of a share, after Wilson (1927)."""
-    z, p = LEVEL, right / n
-    centre, reach = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    low, high = ((centre + sign * reach) / (1 + z * z / n) for sign in (-1, 1))
-    return Estimate(p, min(low, p), max(high, p), n)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.synthesis_here import ASKED, MAX_TOKENS, SKILLS, Home, asked, markdown, material, wilson, within
+from benchmarks.synthesis_here import ASKED, MAX_TOKENS, SKILLS, Home, asked, markdown, material, within
+from eval.calibration import wilson
 from eval.statistics import paired_bootstrap
 from flows.synth.outcome import SynthOutcome
 from synthesis.allocation import Strategy

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from benchmarks.synthesis_here import MAX_TOKENS, Home, Tuned, markdown, wilson, within
+from benchmarks.synthesis_here import MAX_TOKENS, Home, Tuned, markdown, within
+from eval.calibration import wilson
 from eval.refusal import Confidence, RefusalReport, confidence, refusal_report
 from models.converse import converse
 from models.local import LocalModel

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.synthesis_here import WORDINGS, Home, Tuned, different, wilson, worded
+from benchmarks.synthesis_here import WORDINGS, Home, Tuned, different, worded
 from benchmarks.synthesis_unsure import Facts, facts, is_taught, split
+from eval.calibration import wilson
 from flows.synth.spend import STORE
 from warehouse.records import Example
 
